@@ -1,0 +1,27 @@
+//! What a workload does, as data.
+//!
+//! A [`Behaviour`] is one thing an executable does (which file it opens, whom it
+//! connects to); a [`Tally`] says how often and when; a [`Container`] says who. The
+//! crate decides and computes, and nothing else: no I/O, no clock, no threads, no
+//! logging. Time is a parameter everywhere.
+//!
+//! **Architecture invariant:** the core types do not derive `Serialize`. The wire and
+//! file formats belong to the crates at the edges, which own twins of these types.
+
+#![forbid(unsafe_code)]
+
+mod behaviour;
+mod container;
+mod loss;
+mod name;
+mod observation;
+mod tally;
+mod time;
+
+pub use behaviour::{Access, Behaviour, Kind, Protocol, Status};
+pub use container::{BootId, Container, ContainerKey, Labels, Runtime, Workload};
+pub use loss::{Loss, LossReason};
+pub use name::Name;
+pub use observation::{Endpoint, Observation};
+pub use tally::Tally;
+pub use time::Timestamp;
