@@ -1,1 +1,2 @@
+//! Ethogram.
 fn main() {}

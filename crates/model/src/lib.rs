@@ -15,6 +15,8 @@ mod container;
 mod loss;
 mod name;
 mod observation;
+mod run;
+mod selection;
 mod tally;
 mod time;
 
@@ -23,5 +25,7 @@ pub use container::{BootId, Container, ContainerKey, Labels, Runtime, Workload};
 pub use loss::{Loss, LossReason};
 pub use name::Name;
 pub use observation::{Endpoint, Observation};
+pub use run::Run;
+pub use selection::Selection;
 pub use tally::Tally;
 pub use time::Timestamp;

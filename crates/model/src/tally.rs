@@ -6,7 +6,7 @@ use crate::Timestamp;
 ///
 /// A tally is a state, not an increment: taking the same one twice, or an older one after
 /// a newer one, changes nothing ([`Tally::join`]). Over several containers, or several
-/// runs of an agent, tallies add up ([`Tally::add`]).
+/// runs of an agent, tallies add up ([`Tally::plus`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
     /// How many times since `first`. Never shrinks.
@@ -41,7 +41,7 @@ impl Tally {
 
     /// Two different counters: counts add up. Commutative and associative, not idempotent.
     #[must_use]
-    pub fn add(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_add(other.count),
             ..self.join(other)
@@ -70,10 +70,10 @@ mod tests {
         }
 
         #[test]
-        fn add_is_a_sum(a in tally(), b in tally(), c in tally()) {
-            prop_assert_eq!(a.add(b), b.add(a));
-            prop_assert_eq!(a.add(b).add(c), a.add(b.add(c)));
-            prop_assert_eq!(a.add(b).count, a.count + b.count);
+        fn plus_is_a_sum(a in tally(), b in tally(), c in tally()) {
+            prop_assert_eq!(a.plus(b), b.plus(a));
+            prop_assert_eq!(a.plus(b).plus(c), a.plus(b.plus(c)));
+            prop_assert_eq!(a.plus(b).count, a.count + b.count);
         }
     }
 }

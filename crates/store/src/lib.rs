@@ -1,1 +1,1 @@
-
+//! Ethogram's store.
