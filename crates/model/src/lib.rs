@@ -12,20 +12,26 @@
 
 mod behaviour;
 mod container;
+mod fold;
 mod loss;
 mod name;
 mod observation;
 mod run;
 mod selection;
+mod summary;
 mod tally;
 mod time;
 
 pub use behaviour::{Access, Behaviour, Kind, Protocol, Status};
 pub use container::{BootId, Container, ContainerKey, Labels, Runtime, Workload};
+pub use fold::{Fold, Folder, ParseFoldError};
 pub use loss::{Loss, LossReason};
 pub use name::Name;
 pub use observation::{Endpoint, Observation};
 pub use run::Run;
 pub use selection::Selection;
+pub use summary::{
+    Completeness, Facts, Gap, Group, Peer, Row, Subject, Summary, SummaryOptions, summarize,
+};
 pub use tally::Tally;
 pub use time::Timestamp;

@@ -1,0 +1,188 @@
+//! What a subject's rows cannot contain.
+
+use super::Facts;
+use crate::{BootId, Container, Loss, LossReason, Run, Timestamp};
+use std::collections::BTreeMap;
+
+/// How long a run may be silent before it counts as ended. Runs report much more often.
+const RUN_SILENCE_MAX_NS: i64 = 30_000_000_000;
+
+/// What is known to be missing from a subject's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completeness {
+    /// Since when the first of its containers is watched.
+    pub watched_since: Timestamp,
+    /// Whether a container ran already when its watch began, so that its past is not known.
+    pub already_running: bool,
+    /// Events known not to be counted, one entry for each reason.
+    pub losses: Vec<Loss>,
+    /// When containers ran and nobody watched, sorted, without overlaps.
+    pub gaps: Vec<Gap>,
+    /// When a watch broke off without a flush: the last moments before are not in the rows.
+    pub broken_off: Vec<Timestamp>,
+    /// Retention may have deleted rows last seen before this time. `None` if the subject
+    /// is younger.
+    pub kept_since: Option<Timestamp>,
+}
+
+/// A time in which nobody watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gap {
+    /// From when.
+    pub from: Timestamp,
+    /// Until when; `None` if nobody watches now.
+    pub until: Option<Timestamp>,
+}
+
+impl Completeness {
+    /// The containers are those of one subject, and not none.
+    pub(super) fn new(
+        containers: &[&Container],
+        losses: &[Loss],
+        facts: &Facts,
+        now: Timestamp,
+    ) -> Self {
+        let watched_since = containers.iter().map(|c| c.watched_since).min();
+        let watched_since = watched_since.unwrap_or(now);
+        let mut gaps = Vec::new();
+        let mut broken_off = Vec::new();
+        let watches = watches(facts.runs, now);
+        for container in containers {
+            if let Some(watch) = watches.get(&container.key.boot) {
+                gaps.extend(watch.gaps(container));
+                broken_off.extend(watch.broken_off(container));
+            }
+        }
+        broken_off.sort_unstable();
+        broken_off.dedup();
+        Self {
+            watched_since,
+            already_running: containers.iter().any(|c| c.present_at_start),
+            losses: sum(losses),
+            gaps: united(gaps),
+            broken_off,
+            kept_since: facts.kept_since.filter(|kept| watched_since < *kept),
+        }
+    }
+
+    /// Whether everything since the watch began is in the rows.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.losses.is_empty()
+            && self.gaps.is_empty()
+            && self.broken_off.is_empty()
+            && self.kept_since.is_none()
+    }
+
+    /// Events known not to be counted, whatever the reason.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.losses
+            .iter()
+            .fold(0, |sum, loss| sum.saturating_add(loss.count))
+    }
+}
+
+fn sum(losses: &[Loss]) -> Vec<Loss> {
+    let mut by_reason = BTreeMap::<LossReason, u64>::new();
+    for loss in losses.iter().filter(|loss| loss.count > 0) {
+        let count = by_reason.entry(loss.reason).or_default();
+        *count = count.saturating_add(loss.count);
+    }
+    let loss = |(reason, count)| Loss { reason, count };
+    by_reason.into_iter().map(loss).collect()
+}
+
+/// Sorts gaps and joins those that overlap.
+fn united(mut gaps: Vec<Gap>) -> Vec<Gap> {
+    gaps.sort_unstable();
+    let mut united = Vec::<Gap>::new();
+    for gap in gaps {
+        match united.last_mut() {
+            Some(last) if last.until.is_none_or(|until| gap.from <= until) => {
+                last.until = match (last.until, gap.until) {
+                    (Some(a), Some(b)) => Some(a.max(b)),
+                    _ => None,
+                };
+            }
+            _ => united.push(gap),
+        }
+    }
+    united
+}
+
+/// The runs of one boot, sorted by start.
+struct Watch<'a> {
+    runs: Vec<&'a Run>,
+    /// Whether the machine has booted again since, so that nothing of this boot runs.
+    is_over: bool,
+    now: Timestamp,
+}
+
+fn watches(runs: &[Run], now: Timestamp) -> BTreeMap<&BootId, Watch<'_>> {
+    let mut watches = BTreeMap::new();
+    for run in runs {
+        let watch = watches.entry(&run.boot).or_insert_with(|| Watch {
+            runs: Vec::new(),
+            is_over: false,
+            now,
+        });
+        watch.runs.push(run);
+        watch.is_over |= runs.iter().any(|other| {
+            other.node == run.node && other.boot != run.boot && other.started > run.last_alive
+        });
+    }
+    for watch in watches.values_mut() {
+        watch.runs.sort_by_key(|run| (run.started, run.last_alive));
+    }
+    watches
+}
+
+impl Watch<'_> {
+    /// When a container of this boot ran without being watched.
+    fn gaps(&self, container: &Container) -> Vec<Gap> {
+        let end = container.ended.unwrap_or(self.now);
+        let mut gaps = Vec::new();
+        let mut watched_until: Option<Timestamp> = None;
+        for run in self.runs.iter().filter(|run| run.started < end) {
+            // Before the first run nothing is missing: the watch began with it.
+            if let Some(from) = watched_until.filter(|until| *until < run.started) {
+                gaps.push(Gap {
+                    from,
+                    until: Some(run.started),
+                });
+            }
+            let alive = run.last_alive.max(container.watched_since);
+            watched_until = Some(watched_until.map_or(alive, |until| until.max(alive)));
+        }
+        let end_is_known = container.ended.is_some() || !self.is_over;
+        if let Some(from) = watched_until
+            && end_is_known
+            && end.0.saturating_sub(from.0) > RUN_SILENCE_MAX_NS
+        {
+            gaps.push(Gap {
+                from,
+                until: container.ended,
+            });
+        }
+        gaps
+    }
+
+    /// When runs that watched a container ended without a flush.
+    fn broken_off<'a>(&'a self, container: &'a Container) -> impl Iterator<Item = Timestamp> + 'a {
+        let overlaps = |run: &Run| {
+            run.last_alive >= container.watched_since
+                && container.ended.is_none_or(|ended| run.started <= ended)
+        };
+        self.runs
+            .iter()
+            .enumerate()
+            .filter(move |(at, run)| {
+                let is_last = at + 1 == self.runs.len();
+                let silent_ns = self.now.0.saturating_sub(run.last_alive.0);
+                let is_alive = is_last && !self.is_over && silent_ns <= RUN_SILENCE_MAX_NS;
+                !run.ended_cleanly && !is_alive && overlaps(run)
+            })
+            .map(|(_, run)| run.last_alive)
+    }
+}
