@@ -1,0 +1,199 @@
+//! The store that lives in one SQLite file.
+//!
+//! One connection writes, behind a mutex; readers have their own and see the last
+//! committed state without waiting (write-ahead log). A report is one transaction. What
+//! was applied survives a killed process at any moment; a power cut may take the last
+//! transactions, never the file. See `store.rs` for what that means for counts.
+
+mod open;
+mod problem;
+mod read;
+mod recent;
+mod retain;
+mod write;
+
+pub use open::{SCHEMA_VERSION, move_aside};
+
+use crate::{KeptContainer, Limits, Overview, Removed, Report, Stats, Store, StoreError};
+use ethogram_model::{ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp};
+use open::WriterLock;
+use problem::Problem;
+use rusqlite::Connection;
+use std::{
+    net::IpAddr,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use write::Writer;
+
+/// Reading connections kept open for the next query. More may be open at a time, one for
+/// each query that runs.
+const READERS_IDLE_MAX: usize = 4;
+
+/// A store in one SQLite file (and its companions `-wal`, `-shm` and `.lock`).
+pub struct SqliteStore {
+    path: PathBuf,
+    // Readers close before the writer, so that the writer is the last to leave and
+    // clears the log away; the lock goes last of all.
+    readers: Mutex<Vec<Connection>>,
+    writer: Option<Mutex<Writer>>,
+    retaining: Mutex<()>,
+    _lock: Option<WriterLock>,
+}
+
+impl SqliteStore {
+    /// Opens a store for reading and writing; makes the directory and the file if they
+    /// are not there, readable by their owner only.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if somebody has it open for writing,
+    /// [`StoreError::NewerSchema`], [`StoreError::NotAStore`] or [`StoreError::Corrupt`]
+    /// if the file is not what it should be (the last can be repaired with
+    /// [`move_aside`]), and others if the file system refuses.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        open::create_directory_of(path)?;
+        let lock = WriterLock::take(path)?;
+        open::create_file(path)?;
+        let writer = Writer::new(open::connect_writer(path)?);
+        Ok(Self {
+            path: path.to_owned(),
+            readers: Mutex::default(),
+            writer: Some(Mutex::new(writer)),
+            retaining: Mutex::default(),
+            _lock: Some(lock),
+        })
+    }
+
+    /// Opens a store for reading only, also while somebody else writes to it.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`], and [`StoreError::OlderSchema`] or [`StoreError::Io`]
+    /// where that would upgrade or create the file.
+    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        let reader = open::connect_reader(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            readers: Mutex::new(vec![reader]),
+            writer: None,
+            retaining: Mutex::default(),
+            _lock: None,
+        })
+    }
+
+    /// Reads the whole file and checks that its structure is sound. SQLite keeps no
+    /// checksums: damage within a value goes unnoticed.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] with the first finding.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.read(|connection| {
+            let verdict: String =
+                connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            match verdict.as_str() {
+                "ok" => Ok(()),
+                _ => Err(Problem::Damaged(verdict)),
+            }
+        })
+    }
+
+    /// Answers a query from one consistent state of the store.
+    fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, Problem>,
+    ) -> Result<T, StoreError> {
+        let idle = self.idle_readers().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => open::connect_reader(&self.path)?,
+        };
+        let answer = connection
+            .transaction()
+            .map_err(Problem::from)
+            .and_then(|snapshot| query(&snapshot))
+            .map_err(|problem| problem.at(&self.path));
+        let mut idle = self.idle_readers();
+        if answer.is_ok() && idle.len() < READERS_IDLE_MAX {
+            idle.push(connection);
+        }
+        answer
+    }
+
+    fn idle_readers(&self) -> MutexGuard<'_, Vec<Connection>> {
+        // A list of idle connections is whole at every moment, whoever panicked.
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retaining(&self) -> MutexGuard<'_, ()> {
+        self.retaining
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, Problem>,
+    ) -> Result<T, StoreError> {
+        let Some(writer) = &self.writer else {
+            return Err(StoreError::ReadOnly {
+                path: self.path.clone(),
+            });
+        };
+        let mut writer = writer.lock().unwrap_or_else(|poisoned| {
+            // Whoever panicked had its transaction rolled back on the way out.
+            let mut writer = poisoned.into_inner();
+            writer.forget();
+            writer
+        });
+        work(&mut writer).map_err(|problem| problem.at(&self.path))
+    }
+}
+
+impl Store for SqliteStore {
+    fn apply(&self, report: &Report) -> Result<(), StoreError> {
+        self.write(|writer| writer.apply(report))
+    }
+
+    fn containers(&self, selection: &Selection) -> Result<Vec<KeptContainer>, StoreError> {
+        self.read(|connection| {
+            let numbered = read::containers(connection, selection)?;
+            Ok(numbered.into_iter().map(|(_, kept)| kept).collect())
+        })
+    }
+
+    fn observations(
+        &self,
+        selection: &Selection,
+        visit: &mut dyn FnMut(Observation) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.read(|connection| read::observations(connection, selection, visit))
+    }
+
+    fn losses(&self, selection: &Selection) -> Result<Vec<(ContainerKey, Loss)>, StoreError> {
+        self.read(|connection| read::losses(connection, selection))
+    }
+
+    fn endpoints(&self, ips: Option<&[IpAddr]>) -> Result<Vec<Endpoint>, StoreError> {
+        self.read(|connection| read::endpoints(connection, ips))
+    }
+
+    fn runs(&self) -> Result<Vec<Run>, StoreError> {
+        self.read(read::runs)
+    }
+
+    fn stats(&self, selection: &Selection) -> Result<Vec<(ContainerKey, Stats)>, StoreError> {
+        self.read(|connection| read::stats(connection, selection))
+    }
+
+    fn overview(&self) -> Result<Overview, StoreError> {
+        let overview = self.read(read::overview)?;
+        Ok(Overview {
+            bytes: open::bytes_on_disk(&self.path),
+            ..overview
+        })
+    }
+
+    fn retain(&self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError> {
+        retain::retain(self, limits, now)
+    }
+}
