@@ -1,0 +1,73 @@
+//! Compares a truth that `actor` wrote with what `ethogram summary -o json --fold none`
+//! printed, and exits with 1 on any difference.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use ethogram_e2e::truth::{Comparison, Document, Header, Ledger, Scope, Verdict};
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Holds a summary against the truth, row by row.
+#[derive(Parser)]
+struct Options {
+    /// The truth, as `actor --truth` wrote it.
+    #[arg(long)]
+    truth: PathBuf,
+    /// The summary's JSON document, of all statuses and unfolded.
+    #[arg(long)]
+    summary: PathBuf,
+    /// Accept missing counts up to the number that the summary reports as lost.
+    #[arg(long)]
+    allow_reported_loss: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::parse();
+    let (header, truth) = read_truth(&options.truth)
+        .with_context(|| format!("cannot use {}", options.truth.display()))?;
+    let document = fs::read_to_string(&options.summary)
+        .map_err(anyhow::Error::from)
+        .and_then(|text| Ok(Document::read(&text)?))
+        .with_context(|| format!("cannot use {}", options.summary.display()))?;
+
+    let comparison = Comparison::new(truth, &document, &Scope::new(&header.dir));
+    println!("seed {}, {} operations", header.seed, header.operations);
+    print!("{comparison}");
+    let verdict = comparison.verdict();
+    println!("{}", sentence(verdict));
+    Ok(match verdict {
+        Verdict::Equal => ExitCode::SUCCESS,
+        Verdict::EqualWithLoss | Verdict::Explained if options.allow_reported_loss => {
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn read_truth(path: &Path) -> Result<(Header, Ledger)> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut first = String::new();
+    file.read_line(&mut first)?;
+    let header: Header = serde_json::from_str(&first).context("the first line is no header")?;
+    let ledger = Ledger::read(file)?;
+    anyhow::ensure!(
+        ledger.total() == header.events,
+        "the rows count {} events and the header says {}: the file is not whole",
+        ledger.total(),
+        header.events
+    );
+    Ok((header, ledger))
+}
+
+fn sentence(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Equal => "The summary equals the truth.",
+        Verdict::EqualWithLoss => "All rows are equal, but the summary reports losses.",
+        Verdict::Explained => "Counts are missing, no more than the summary reports as lost.",
+        Verdict::Wrong => "The summary is wrong.",
+    }
+}
