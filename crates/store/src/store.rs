@@ -99,7 +99,8 @@ pub struct Overview {
 pub struct Limits {
     /// Rows not seen for longer are removed; `None` for no limit.
     pub age_max: Option<Duration>,
-    /// Above this size the oldest go: ended containers first, then rows; `None` for no limit.
+    /// Above this size the oldest go: ended containers first, then rows; `None` for no
+    /// limit. What is kept counts, not a log of what is being written.
     pub bytes_max: Option<u64>,
 }
 

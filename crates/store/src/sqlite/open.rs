@@ -30,7 +30,7 @@ const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o750;
 
 /// How long to wait for another process that touches the file, `sqlite3` for instance.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The writer's page cache: a few of the largest containers' rows.
 const WRITER_CACHE_KIB: u32 = 8 * 1024;

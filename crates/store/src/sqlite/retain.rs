@@ -3,11 +3,11 @@
 //! What to remove is searched by readers, who block nobody; the writer is taken for one
 //! bounded step at a time, which looks again before it removes.
 
-use super::{SqliteStore, problem::Problem};
+use super::{SqliteStore, open::BUSY_TIMEOUT, problem::Problem};
 use crate::{Limits, Removed, StoreError};
 use ethogram_model::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 /// Rows one step looks at while reports wait: about 10 ms.
 const STEP_ROWS_MAX: u32 = 4_096;
@@ -496,11 +496,15 @@ fn give_pages_back(store: &SqliteStore) -> Result<(), StoreError> {
         }
         free = left;
     }
-    // What is free in the log's view becomes free in the file only when the log moves there.
-    store.write(|writer| {
-        writer
-            .connection()
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-        Ok(())
-    })
+    store.write(|writer| empty_log(writer.connection()))
+}
+
+/// Moves the log's content to the file, which shrinks only now, and empties the log. If
+/// readers still need it, the next retention will.
+fn empty_log(connection: &Connection) -> Result<(), Problem> {
+    // Not waiting for readers keeps reports from waiting.
+    connection.busy_timeout(Duration::ZERO)?;
+    let outcome = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(outcome?)
 }
