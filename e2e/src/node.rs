@@ -1,0 +1,470 @@
+//! A Kubernetes node without Kubernetes: a container runtime, the pods that are asked of
+//! it, and the network between them.
+
+use crate::{
+    cri::{
+        Cri, Executed,
+        runtime::{
+            ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig,
+            LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+            LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig,
+            PodSandboxMetadata,
+        },
+    },
+    testbed,
+};
+use anyhow::{Context, Result, anyhow, bail};
+use std::{
+    collections::HashMap,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The namespace of every pod of the testbed.
+pub const NAMESPACE: &str = "dvwa";
+/// The node's own address on the pods' bridge: the peer that a request from the node has.
+pub const NODE_ADDRESS: &str = "10.89.7.1";
+/// How long a server in a pod may take to listen.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Which cgroup hierarchies containers are in, and which the node sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As the machine has them.
+    Host,
+    /// v1 hierarchies only: every v2 id is that of the root.
+    V1,
+    /// cgroup2 only.
+    V2,
+}
+
+/// How the kubelet's cgroup driver names cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupNames {
+    /// `/kubepods/burstable/podUID/ID`
+    Cgroupfs,
+    /// `/kubepods.slice/…/kubepods-burstable-podUID.slice/cri-containerd-ID.scope`
+    Systemd,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    names: CgroupNames,
+    cri: Cri,
+}
+
+impl Node {
+    /// Starts a node, or takes it over where it runs already, with images that pods can use
+    /// beside `pause` and `busybox`. Pods of an earlier run are removed: containerd's
+    /// memory of them outlives them.
+    ///
+    /// # Errors
+    /// When the machine lacks what it takes; the text says what.
+    pub fn up(name: &str, layout: Layout, names: CgroupNames, images: &[&str]) -> Result<Self> {
+        testbed::install_packages()?;
+        let layout = match layout {
+            Layout::Host => "host",
+            Layout::V1 => "v1",
+            Layout::V2 => "v2",
+        };
+        let driver = match names {
+            CgroupNames::Cgroupfs => "cgroupfs",
+            CgroupNames::Systemd => "systemd",
+        };
+        let mut args = vec!["up", name, layout, driver];
+        args.extend(images);
+        testbed::run_script("node.sh", &args)?;
+        let cri = Cri::connect(&directory(name).join("containerd.sock"))?;
+        for sandbox in cri.sandboxes()? {
+            cri.remove_sandbox(&sandbox)?;
+        }
+        Ok(Self {
+            name: name.into(),
+            names,
+            cri,
+        })
+    }
+
+    /// The runtime.
+    #[must_use]
+    pub fn cri(&self) -> &Cri {
+        &self.cri
+    }
+
+    /// The runtime's socket.
+    #[must_use]
+    pub fn cri_socket(&self) -> PathBuf {
+        directory(&self.name).join("containerd.sock")
+    }
+
+    /// Ends the node with all its pods.
+    ///
+    /// # Errors
+    /// When the script fails.
+    pub fn down(self) -> Result<()> {
+        testbed::run_script("node.sh", &["down", &self.name]).map(drop)
+    }
+
+    /// The options of `nsenter` that make a command a process of the node: it sees the
+    /// node's mounts (hence its cgroup hierarchies), but runs in the machine's network.
+    ///
+    /// # Errors
+    /// When the node does not run.
+    pub fn view(&self) -> Result<Vec<String>> {
+        let pidfile = directory(&self.name).join("containerd.pid");
+        let pid = fs::read_to_string(&pidfile)
+            .with_context(|| format!("node {} does not run: {}", self.name, pidfile.display()))?;
+        Ok(vec![format!("--mount=/proc/{}/ns/mnt", pid.trim())])
+    }
+
+    /// Does something in the node's network.
+    ///
+    /// # Errors
+    /// When its network namespace is gone, or as `action` says.
+    pub fn in_network<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/run/netns/ethogram-{}", self.name);
+        let netns = fs::File::open(&path).with_context(|| path.clone())?;
+        // A thread of its own, because a thread cannot be relied on to find back.
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    rustix::thread::move_into_link_name_space(
+                        std::os::fd::AsFd::as_fd(&netns),
+                        Some(rustix::thread::LinkNameSpaceType::Network),
+                    )
+                    .with_context(|| path.clone())?;
+                    action()
+                })
+                .join()
+                .map_err(|_| anyhow!("a thread in {path} panicked"))?
+        })
+    }
+
+    /// Asks a pod's web server for a page, on a connection of its own, and returns the
+    /// body.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or does not say 200.
+    pub fn get(&self, ip: &str, path: &str) -> Result<String> {
+        self.in_network(|| {
+            let mut stream =
+                TcpStream::connect((ip, 80)).with_context(|| format!("http://{ip}{path}"))?;
+            stream.set_read_timeout(Some(PAGE_TIMEOUT))?;
+            // A fixed session, so that the server's session file is always the same.
+            write!(
+                stream,
+                "GET {path} HTTP/1.0\r\nHost: dvwa\r\nCookie: PHPSESSID=visitor\r\n\r\n"
+            )?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer)?;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+            if head
+                .lines()
+                .next()
+                .is_none_or(|line| !line.contains(" 200 "))
+            {
+                bail!("http://{ip}{path} answers {head}");
+            }
+            Ok(body.to_owned())
+        })
+    }
+
+    /// Makes a pod with one container, as a kubelet would.
+    ///
+    /// # Errors
+    /// As the runtime says.
+    pub fn run(&self, spec: &PodSpec) -> Result<Pod<'_>> {
+        self.remember(&spec.uid)?;
+        let config = self.sandbox_config(spec);
+        let sandbox = self.cri.run_sandbox(config.clone())?;
+        let ip = self.cri.sandbox_ip(&sandbox)?;
+        let mut pod = Pod {
+            node: self,
+            spec: spec.clone(),
+            config,
+            sandbox,
+            ip,
+            container: String::new(),
+        };
+        pod.container = pod.start(&spec.container)?;
+        Ok(pod)
+    }
+
+    /// Notes a pod's uid where `node.sh down` finds it, before there is anything to clean up.
+    fn remember(&self, uid: &str) -> Result<()> {
+        let mut list = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(directory(&self.name).join("pods"))?;
+        writeln!(list, "{uid}")?;
+        Ok(())
+    }
+
+    fn sandbox_config(&self, spec: &PodSpec) -> PodSandboxConfig {
+        let cgroup_parent = match self.names {
+            CgroupNames::Cgroupfs => format!("/kubepods/burstable/pod{}", spec.uid),
+            CgroupNames::Systemd => format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
+                spec.uid.replace('-', "_")
+            ),
+        };
+        let mut labels = kubernetes_labels(spec);
+        labels.extend(spec.labels.iter().map(|(k, v)| (k.clone(), v.clone())));
+        PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: spec.name.clone(),
+                uid: spec.uid.clone(),
+                namespace: NAMESPACE.into(),
+            }),
+            hostname: spec.name.clone(),
+            log_directory: directory(&self.name)
+                .join("logs")
+                .join(&spec.name)
+                .display()
+                .to_string(),
+            labels,
+            linux: Some(LinuxPodSandboxConfig {
+                cgroup_parent,
+                security_context: Some(LinuxSandboxSecurityContext {
+                    namespace_options: Some(own_pids()),
+                }),
+            }),
+        }
+    }
+}
+
+/// A pod to be made. Application labels belong to the pod, as in Kubernetes; containers
+/// get only the kubelet's own.
+#[derive(Clone, Debug, Default)]
+pub struct PodSpec {
+    /// The pod's name.
+    pub name: String,
+    /// The pod's uid, 36 characters; no two pods of the machine may share one.
+    pub uid: String,
+    /// The application's labels.
+    pub labels: HashMap<String, String>,
+    /// Lines of its `/etc/hosts` beside those of localhost.
+    pub hosts: String,
+    /// Its container.
+    pub container: ContainerSpec,
+}
+
+/// A container to be made.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerSpec {
+    /// Its name in the pod.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// The command; empty for the image's.
+    pub command: Vec<String>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// Its memory limit.
+    pub memory_mebibytes: i64,
+}
+
+/// A running pod.
+#[derive(Debug)]
+pub struct Pod<'node> {
+    node: &'node Node,
+    spec: PodSpec,
+    config: PodSandboxConfig,
+    /// The sandbox's id.
+    pub sandbox: String,
+    /// Its address.
+    pub ip: String,
+    /// The id of the container it was made with.
+    pub container: String,
+}
+
+impl Pod<'_> {
+    /// What it was made of.
+    #[must_use]
+    pub fn spec(&self) -> &PodSpec {
+        &self.spec
+    }
+
+    /// Starts another container in it and returns its id.
+    ///
+    /// # Errors
+    /// As the runtime says.
+    pub fn start(&self, spec: &ContainerSpec) -> Result<String> {
+        let config = self.container_config(spec)?;
+        let id = self
+            .node
+            .cri
+            .create_container(&self.sandbox, self.config.clone(), config)?;
+        self.node.cri.start_container(&id)?;
+        Ok(id)
+    }
+
+    /// Runs a command in its container.
+    ///
+    /// # Errors
+    /// As the runtime says. A command that fails is no error here.
+    pub fn exec(&self, cmd: &[&str]) -> Result<Executed> {
+        self.node.cri.exec(&self.container, cmd)
+    }
+
+    /// Asks its web server for a page.
+    ///
+    /// # Errors
+    /// When it cannot be reached or does not say 200.
+    pub fn get(&self, path: &str) -> Result<String> {
+        self.node.get(&self.ip, path)
+    }
+
+    /// Waits until something in it listens on a TCP port. It looks at the kernel's table
+    /// of sockets: a trial connection would be a behaviour of the pod.
+    ///
+    /// # Errors
+    /// When nothing listens in time; the text has the container's log.
+    pub fn wait_listening(&self, port: u16) -> Result<()> {
+        let pid = self.node.cri.container_pid(&self.container)?;
+        let deadline = Instant::now() + LISTEN_TIMEOUT;
+        while Instant::now() < deadline && Path::new(&format!("/proc/{pid}")).exists() {
+            if listens(pid, port) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let log = PathBuf::from(&self.config.log_directory)
+            .join(format!("{}.log", self.spec.container.name));
+        bail!(
+            "nothing listens on port {port} of {}: {}",
+            self.spec.name,
+            fs::read_to_string(log).unwrap_or_else(|error| format!("no log: {error}"))
+        )
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// As the runtime says.
+    pub fn remove(self) -> Result<()> {
+        self.node.cri.remove_sandbox(&self.sandbox)
+    }
+
+    fn container_config(&self, spec: &ContainerSpec) -> Result<ContainerConfig> {
+        let files = directory(&self.node.name)
+            .join("kubelet")
+            .join(&self.spec.uid);
+        fs::create_dir_all(files.join("token"))?;
+        fs::create_dir_all(&self.config.log_directory)?;
+        fs::write(
+            files.join("hosts"),
+            format!(
+                "127.0.0.1 localhost\n::1 localhost\n{} {}\n{}",
+                self.ip, self.spec.name, self.spec.hosts
+            ),
+        )?;
+        fs::write(files.join("token/token"), "not a secret\n")?;
+        let mount = |container_path: &str, host: &str, readonly| Mount {
+            container_path: container_path.into(),
+            host_path: files.join(host).display().to_string(),
+            readonly,
+        };
+        let mut labels = kubernetes_labels(&self.spec);
+        labels.insert("io.kubernetes.container.name".into(), spec.name.clone());
+        Ok(ContainerConfig {
+            metadata: Some(ContainerMetadata {
+                name: spec.name.clone(),
+            }),
+            image: Some(ImageSpec {
+                image: spec.image.clone(),
+            }),
+            command: spec.command.clone(),
+            envs: spec
+                .env
+                .iter()
+                .map(|(key, value)| KeyValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
+            mounts: vec![
+                mount("/etc/hosts", "hosts", false),
+                mount(
+                    "/var/run/secrets/kubernetes.io/serviceaccount",
+                    "token",
+                    true,
+                ),
+            ],
+            labels,
+            log_path: format!("{}.log", spec.name),
+            linux: Some(LinuxContainerConfig {
+                resources: Some(LinuxContainerResources {
+                    cpu_shares: 102,
+                    memory_limit_in_bytes: spec.memory_mebibytes << 20,
+                }),
+                security_context: Some(LinuxContainerSecurityContext {
+                    namespace_options: Some(own_pids()),
+                }),
+            }),
+        })
+    }
+}
+
+fn directory(node: &str) -> PathBuf {
+    testbed::state_dir().join("nodes").join(node)
+}
+
+/// Each container its own pid namespace: Kubernetes' default, not the interface's.
+fn own_pids() -> NamespaceOption {
+    NamespaceOption {
+        pid: NamespaceMode::Container.into(),
+    }
+}
+
+/// The labels a kubelet puts on the sandbox and on each container.
+fn kubernetes_labels(spec: &PodSpec) -> HashMap<String, String> {
+    [
+        ("io.kubernetes.pod.name", spec.name.as_str()),
+        ("io.kubernetes.pod.namespace", NAMESPACE),
+        ("io.kubernetes.pod.uid", &spec.uid),
+    ]
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .into()
+}
+
+/// Whether a process's network namespace has a TCP socket that listens on a port.
+fn listens(pid: u32, port: u16) -> bool {
+    // Columns of the kernel's table: number, local address as hexadecimal ADDRESS:PORT,
+    // remote address, state (0A is LISTEN).
+    let local = format!(":{port:04X}");
+    ["tcp", "tcp6"].iter().any(|table| {
+        fs::read_to_string(format!("/proc/{pid}/net/{table}")).is_ok_and(|text| {
+            text.lines().skip(1).any(|line| {
+                let columns: Vec<_> = line.split_whitespace().collect();
+                columns
+                    .get(1)
+                    .is_some_and(|address| address.ends_with(&local))
+                    && columns.get(3) == Some(&"0A")
+            })
+        })
+    })
+}
+
+/// A command that runs with a node's view where one is given.
+///
+/// # Errors
+/// When the node does not run.
+pub fn command_in(node: Option<&Node>, program: &Path) -> Result<Command> {
+    let Some(node) = node else {
+        return Ok(Command::new(program));
+    };
+    let mut command = Command::new("nsenter");
+    command.args(node.view()?).arg("--").arg(program);
+    Ok(command)
+}

@@ -1,0 +1,64 @@
+//! The testbed's scripts, as commands.
+
+use anyhow::{Context, Result, ensure};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Where the testbed keeps its state; the scripts' `ETHOGRAM_TESTBED`.
+#[must_use]
+pub fn state_dir() -> PathBuf {
+    std::env::var_os("ETHOGRAM_TESTBED")
+        .map_or_else(|| PathBuf::from("/var/tmp/ethogram-testbed"), PathBuf::from)
+}
+
+/// Where the scripts are: in the source tree that this was built from.
+#[must_use]
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testbed")
+        .join(name)
+}
+
+/// Runs one of the scripts.
+///
+/// # Errors
+/// When it fails; the text has what the script said.
+pub fn run_script(name: &str, args: &[&str]) -> Result<String> {
+    run(Command::new(script(name)).args(args))
+}
+
+/// Runs a command to its end and returns what it printed.
+///
+/// # Errors
+/// When it cannot be started or fails; the text has the command and what it said.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} failed with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Installs the Debian packages that the testbed needs.
+///
+/// # Errors
+/// When a package is missing and cannot be installed.
+pub fn install_packages() -> Result<()> {
+    run_script("packages.sh", &[]).map(drop)
+}
+
+/// Ends all that any run of the testbed left behind. Built images stay.
+///
+/// # Errors
+/// When the script fails.
+pub fn down() -> Result<()> {
+    run_script("down.sh", &[]).map(drop)
+}

@@ -1,0 +1,6 @@
+CREATE DATABASE IF NOT EXISTS dvwa;
+CREATE TABLE IF NOT EXISTS dvwa.users (id INT PRIMARY KEY, name VARCHAR(40));
+REPLACE INTO dvwa.users VALUES (1, 'admin'), (2, 'gordonb');
+CREATE USER IF NOT EXISTS 'dvwa'@'%' IDENTIFIED BY 'dvwa';
+GRANT ALL ON dvwa.* TO 'dvwa'@'%';
+FLUSH PRIVILEGES;
