@@ -1,0 +1,109 @@
+//! Tables for people, in the shape `karmor summary` gave them.
+
+mod fit;
+mod grid;
+
+use crate::{
+    Document, Row, Subject,
+    row::{self, Cell, Column},
+    words::{self, Clock, Zone},
+};
+use ethogram_model::Kind;
+use grid::{Grid, Style};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
+
+/// How text looks. The default is what a pipe gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextOptions {
+    /// The terminal's width in columns; tables that are wider are shortened. `None` keeps
+    /// every text whole.
+    pub width: Option<usize>,
+    /// Colour the status.
+    pub color: bool,
+    /// Also show when a row was first seen, arguments, marks, rows behind it, whole ids.
+    pub wide: bool,
+    /// The zone of times.
+    pub zone: Zone,
+}
+
+pub(crate) fn write(
+    document: &Document,
+    options: &TextOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if document.subjects.is_empty() {
+        return writeln!(out, "{}", words::NOTHING);
+    }
+    let clock = Clock::new(options.zone);
+    for (at, subject) in document.subjects.iter().enumerate() {
+        if at > 0 {
+            out.write_all(b"\n\n")?;
+        }
+        write_subject(subject, options, &clock, out)?;
+    }
+    Ok(())
+}
+
+fn write_subject(
+    subject: &Subject,
+    options: &TextOptions,
+    clock: &Clock,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let header = words::header(subject, options.wide);
+    let key_width = header.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    for (key, value) in header {
+        writeln!(out, "  {key:key_width$}  {value}")?;
+    }
+    for &kind in Kind::ALL {
+        let rows = subject.table(kind);
+        if !rows.is_empty() {
+            let table = table(kind, rows, options, clock);
+            write!(out, "\n{}\n{table}\n", row::title(kind))?;
+        }
+    }
+    writeln!(
+        out,
+        "\n{}",
+        words::completeness(&subject.completeness, clock)
+    )
+}
+
+fn table(kind: Kind, rows: &[Row], options: &TextOptions, clock: &Clock) -> String {
+    let columns = row::columns(kind);
+    let columns: Vec<_> = columns.iter().filter(|c| options.wide || !c.wide).collect();
+    let mut grid = Grid::new(columns.iter().map(|c| (c.title, c.shrinks)));
+    for row in rows {
+        for column in &columns {
+            grid.push(text(column.cell(row), clock), style(column, row, options));
+        }
+    }
+    if let Some(width) = options.width {
+        grid.fit(width);
+    }
+    grid.to_string()
+}
+
+fn text<'a>(cell: Cell<'a>, clock: &Clock) -> Cow<'a, str> {
+    match cell {
+        Cell::Text(text) => text,
+        Cell::Number(number) => number.to_string().into(),
+        Cell::Time(time) => clock.show(time).into(),
+    }
+}
+
+fn style(column: &Column, row: &Row, options: &TextOptions) -> Style {
+    if !options.color || !column.is_status() {
+        return Style::Plain;
+    }
+    match row.status.as_str() {
+        "Allow" => Style::Green,
+        "Audit" => Style::Yellow,
+        "Deny" => Style::Red,
+        "Failed" => Style::Dim,
+        _ => Style::Plain,
+    }
+}
