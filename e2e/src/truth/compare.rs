@@ -174,17 +174,27 @@ mod tests {
 "#;
 
     fn document(file_count: u64, egress_count: u64, extra: &str, lost: &str) -> String {
+        let subject = |file: &str, egress: &str, losses: &str| {
+            format!(
+                r#"{{"tables": {{"process": [], "file": [{file}], "ingress": [], "egress": [{egress}], "bind": [],
+                "capability": [{{"source": "/d/bin/w", "target": "CAP_CHOWN", "status": "Allow", "count": 9}}],
+                "syscall": []}}, "completeness": {{"complete": false, "losses": {losses}}}}}"#
+            )
+        };
+        let loader = format!(
+            r#"{{"source": "/d/bin/w", "target": "/lib/libc.so.6", "access": ["read"], "status": "Allow", "count": 12}}{extra}"#
+        );
+        let file = format!(
+            r#"{{"source": "/d/bin/w", "target": "/d/data/a\\x0a", "access": ["read"], "marks": ["as-requested"],
+            "status": "Allow", "count": {file_count}, "first": "2026-01-01T00:00:00Z"}}"#
+        );
+        let egress = format!(
+            r#"{{"source": "/d/bin/w", "target": "127.0.0.1", "protocol": "TCP", "port": 20000,
+            "status": "Failed", "count": {egress_count}}}"#
+        );
+        let (one, other) = (subject(&loader, "", lost), subject(&file, &egress, "[]"));
         format!(
-            r#"{{"subjects": [
-            {{"process": [], "file": [
-                {{"source": "/d/bin/w", "target": "/lib/libc.so.6", "access": ["read"], "status": "Allow", "count": 12}}
-                {extra}],
-              "capability": [{{"source": "/d/bin/w", "target": "CAP_CHOWN", "status": "Allow", "count": 9}}],
-              "lost": {lost}}},
-            {{"file": [{{"source": "/d/bin/w", "target": "/d/data/a\\x0a", "access": ["read", "as-requested"],
-                        "status": "Allow", "count": {file_count}, "first": "2026-01-01T00:00:00Z"}}],
-              "egress": [{{"source": "/d/bin/w", "target": "127.0.0.1", "protocol": "TCP", "port": 20000,
-                        "access": [], "status": "Failed", "count": {egress_count}}}]}}]}}"#
+            r#"{{"schema": "ethogram.summary/v1", "fold": "none", "subjects": [{one}, {other}]}}"#
         )
     }
 
@@ -221,8 +231,8 @@ mod tests {
 
     #[test]
     fn a_missing_and_an_unexpected_row_are_found() {
-        let other =
-            document(1_000_000, 7, "", "[]").replace(r#"["read", "as-requested"]"#, r#"["write"]"#);
+        let other = document(1_000_000, 7, "", "[]")
+            .replace(r#"["read"], "marks""#, r#"["write"], "marks""#);
         let comparison = compare(&other);
         assert_eq!(comparison.verdict(), Verdict::Wrong);
         assert_eq!(comparison.differences().len(), 2);
@@ -259,18 +269,30 @@ mod tests {
 
     #[test]
     fn a_document_of_another_shape_is_refused() {
-        for (text, part) in [
-            ("{}", "subjects"),
-            (r#"{"subjects": [{"file": 3}]}"#, "subjects[0].file"),
+        let good = document(1, 1, "", r#"[{"reason":"x","count":3}]"#);
+        for (part, replacement, named) in [
+            ("ethogram.summary/v1", "ethogram.summary/v9", "schema"),
+            (r#""fold": "none""#, r#""fold": "auto""#, "fold"),
+            ("subjects", "objects", "subjects"),
+            (r#""bind": []"#, r#""bind": 3"#, "subjects[0].tables.bind"),
             (
-                r#"{"subjects": [{"file": [{"source": "/x"}]}]}"#,
-                "subjects[0].file[0]",
+                "CAP_CHOWN\", \"status\"",
+                "CAP_CHOWN\", \"state\"",
+                "subjects[0].tables.capability[0]",
             ),
-            (r#"{"subjects": [{"lost": [{}]}]}"#, "subjects[0].lost[0]"),
+            ("Failed", "Perhaps", "subjects[1].tables.egress[0]"),
+            ("losses", "gains", "subjects[0].completeness.losses"),
+            (
+                r#""count":3"#,
+                r#""count":-3"#,
+                "subjects[0].completeness.losses[0]",
+            ),
         ] {
+            let text = &good.replace(part, replacement);
+            assert_ne!(text, &good, "{part}");
             let error = Document::read(text).unwrap_err();
             assert!(
-                matches!(&error, DocumentError::Shape { part: p, .. } if p == part),
+                matches!(&error, DocumentError::Shape { part, .. } if part == named),
                 "{error}"
             );
         }

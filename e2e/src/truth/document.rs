@@ -4,6 +4,9 @@ use super::{Ledger, ledger::Row};
 use ethogram_model::Kind;
 use serde_json::Value;
 
+/// The version of the document that is read here.
+const SCHEMA: &str = "ethogram.summary/v1";
+
 /// The rows of a summary and what it says was lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Document {
@@ -32,30 +35,31 @@ pub enum DocumentError {
 impl Document {
     /// Reads a document, as `ethogram summary -o json --fold none` prints it.
     ///
+    /// It is read by its description, not by the code that writes it, so that a mistake in
+    /// that code shows.
+    ///
     /// # Errors
     /// The part that is missing or not as documented.
     pub fn read(text: &str) -> Result<Self, DocumentError> {
         let whole: Value = serde_json::from_str(text)?;
+        must_be(&whole, "schema", SCHEMA)?;
+        must_be(&whole, "fold", "none")?;
         let mut document = Self::default();
-        for (index, subject) in array(&whole, "subjects", "")?.iter().enumerate() {
+        for (index, subject) in array(&whole["subjects"], "subjects")?.iter().enumerate() {
             let at = format!("subjects[{index}]");
             for kind in Kind::ALL {
-                document.take_rows(subject, *kind, &at)?;
+                let rows = &subject["tables"][kind.as_str()];
+                document.take_rows(rows, *kind, &format!("{at}.tables.{kind}"))?;
             }
-            document.take_losses(subject, &at)?;
+            let losses = &subject["completeness"]["losses"];
+            document.take_losses(losses, &format!("{at}.completeness.losses"))?;
         }
         Ok(document)
     }
 
-    fn take_rows(&mut self, subject: &Value, kind: Kind, at: &str) -> Result<(), DocumentError> {
-        if subject.get(kind.as_str()).is_none() {
-            return Ok(());
-        }
-        for (index, row) in array(subject, kind.as_str(), at)?.iter().enumerate() {
-            let wrong = |reason: String| DocumentError::Shape {
-                part: format!("{at}.{kind}[{index}]"),
-                reason,
-            };
+    fn take_rows(&mut self, rows: &Value, kind: Kind, at: &str) -> Result<(), DocumentError> {
+        for (index, row) in array(rows, at)?.iter().enumerate() {
+            let wrong = |reason: String| shape(&format!("{at}[{index}]"), reason);
             let mut row: Row =
                 serde_json::from_value(row.clone()).map_err(|e| wrong(e.to_string()))?;
             row.kind = kind.as_str().into();
@@ -65,27 +69,32 @@ impl Document {
         Ok(())
     }
 
-    fn take_losses(&mut self, subject: &Value, at: &str) -> Result<(), DocumentError> {
-        if subject.get("lost").is_none() {
-            return Ok(());
-        }
-        for (index, loss) in array(subject, "lost", at)?.iter().enumerate() {
-            let count = loss.get("count").and_then(Value::as_u64);
-            self.lost += count.ok_or_else(|| DocumentError::Shape {
-                part: format!("{at}.lost[{index}]"),
-                reason: "has no count".into(),
-            })?;
+    fn take_losses(&mut self, losses: &Value, at: &str) -> Result<(), DocumentError> {
+        for (index, loss) in array(losses, at)?.iter().enumerate() {
+            let count = loss["count"].as_u64();
+            self.lost +=
+                count.ok_or_else(|| shape(&format!("{at}[{index}]"), "has no count".into()))?;
         }
         Ok(())
     }
 }
 
-fn array<'a>(value: &'a Value, key: &str, at: &str) -> Result<&'a [Value], DocumentError> {
-    let found = value.get(key).and_then(Value::as_array);
-    found
-        .map(Vec::as_slice)
-        .ok_or_else(|| DocumentError::Shape {
-            part: format!("{at}{}{key}", if at.is_empty() { "" } else { "." }),
-            reason: "is no list".into(),
-        })
+fn shape(part: &str, reason: String) -> DocumentError {
+    DocumentError::Shape {
+        part: part.into(),
+        reason,
+    }
+}
+
+fn array<'a>(value: &'a Value, at: &str) -> Result<&'a [Value], DocumentError> {
+    let found = value.as_array().map(Vec::as_slice);
+    found.ok_or_else(|| shape(at, "is no list".into()))
+}
+
+fn must_be(whole: &Value, part: &str, wanted: &str) -> Result<(), DocumentError> {
+    let found = &whole[part];
+    if found == wanted {
+        return Ok(());
+    }
+    Err(shape(part, format!("is {found} and must be {wanted:?}")))
 }

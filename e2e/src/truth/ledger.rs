@@ -163,6 +163,9 @@ pub(crate) struct Row {
     port: u16,
     #[serde(default)]
     access: Vec<String>,
+    /// A summary keeps the marks apart; a truth has none that matter.
+    #[serde(default, skip_serializing)]
+    marks: Vec<String>,
     status: String,
     count: u64,
 }
@@ -176,6 +179,7 @@ impl Row {
             protocol: behaviour.protocol.as_str().into(),
             port: behaviour.port,
             access: behaviour.access.words().map(Into::into).collect(),
+            marks: Vec::new(),
             status: behaviour.status.as_str().into(),
             count,
         }
@@ -187,7 +191,7 @@ impl Row {
             value.ok_or_else(|| format!("unknown {what} {word:?}"))
         }
         let mut access = Access::empty();
-        for word in &self.access {
+        for word in self.access.iter().chain(&self.marks) {
             access |= known("access", word, Access::from_word(word))?;
         }
         let protocol = Protocol::from_word(&self.protocol);

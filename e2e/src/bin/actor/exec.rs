@@ -5,12 +5,12 @@ use crate::{
     ops::{Op, op},
     sys::{self, After},
     tool,
-    worker::{Worker, must_fail},
+    worker::{Worker, forking, must_fail},
 };
 use anyhow::{Result, ensure};
 use ethogram_model::{Access, Kind, Name, Status};
 use std::{
-    ffi::OsStr,
+    ffi::{CStr, OsStr},
     io,
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
@@ -41,7 +41,14 @@ pub(crate) fn start<A: AsRef<OsStr>>(
     target: &Path,
     arguments: &[A],
 ) -> Result<()> {
-    let status = Command::new(program).env_clear().args(arguments).status()?;
+    let mut command = Command::new(program);
+    command.env_clear().args(arguments);
+    // A spawn returns when the child has called exec.
+    let child = {
+        let _forking = forking();
+        command.spawn()
+    };
+    let status = child?.wait()?;
     ensure!(
         status.success(),
         "{} ended with {status}",
@@ -49,6 +56,12 @@ pub(crate) fn start<A: AsRef<OsStr>>(
     );
     w.did(Kind::Process, shown(target), |_| ());
     Ok(())
+}
+
+/// Forks with nobody's sockets at stake, see [`forking`].
+fn fork(open: &CStr, after: &After<'_>, arguments: &[&CStr]) -> io::Result<()> {
+    let _forking = forking();
+    sys::fork(open, after, arguments)
 }
 
 fn any_tool(w: &mut Worker) -> PathBuf {
@@ -74,7 +87,7 @@ fn exec_tool(w: &mut Worker) -> Result<()> {
 fn exec_forked(w: &mut Worker) -> Result<()> {
     let (tool, file) = (any_tool(w), w.shared_file());
     let path = c_path(&tool);
-    sys::fork(&file.path, &After::Exec(&path), &[&path, tool::ROLE])?;
+    fork(&file.path, &After::Exec(&path), &[&path, tool::ROLE])?;
     w.used(&file, Access::READ);
     w.did(Kind::Process, shown(&tool), |_| ());
     Ok(())
@@ -82,7 +95,7 @@ fn exec_forked(w: &mut Worker) -> Result<()> {
 
 fn fork_only(w: &mut Worker) -> Result<()> {
     let file = w.shared_file();
-    sys::fork(&file.path, &After::Exit, &[])?;
+    fork(&file.path, &After::Exit, &[])?;
     w.used(&file, Access::READ);
     Ok(())
 }
@@ -93,7 +106,7 @@ fn exec_at(w: &mut Worker) -> Result<()> {
     if w.rng.coin() {
         let handle = sys::open(&c_path(&tool), libc::O_PATH | libc::O_CLOEXEC, 0)?;
         let after = After::ExecAt(handle.as_raw_fd(), c"", libc::AT_EMPTY_PATH);
-        sys::fork(&file.path, &after, &arguments)?;
+        fork(&file.path, &after, &arguments)?;
     } else {
         let bin = sys::open(
             &c_path(&w.layout().bin()),
@@ -101,7 +114,7 @@ fn exec_at(w: &mut Worker) -> Result<()> {
             0,
         )?;
         let leaf = c_path(Path::new(tool.file_name().expect("a tool has a name")));
-        sys::fork(
+        fork(
             &file.path,
             &After::ExecAt(bin.as_raw_fd(), &leaf, 0),
             &arguments,
@@ -172,6 +185,6 @@ fn script(w: &mut Worker) -> Result<()> {
 }
 
 /// A C string as an argument.
-pub(crate) fn argument(text: &std::ffi::CStr) -> &OsStr {
+pub(crate) fn argument(text: &CStr) -> &OsStr {
     OsStr::from_bytes(text.to_bytes())
 }

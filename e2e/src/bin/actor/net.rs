@@ -3,7 +3,7 @@
 use crate::{
     ops::{Op, op},
     sys,
-    worker::{Worker, must_be_denied, must_fail},
+    worker::{Worker, binding, must_be_denied, must_fail},
 };
 use anyhow::{Context, Result, ensure};
 use ethogram_model::{Access, Kind, Protocol, Status};
@@ -421,6 +421,7 @@ fn udp_many(w: &mut Worker) -> Result<()> {
 
 /// A client with a port of its own is answered.
 fn udp_answer(w: &mut Worker) -> Result<()> {
+    let _binding = binding();
     let server = w.udp_server(Port::Udp4)?;
     let (port, answer_port) = (w.port(Port::Udp4), w.port(Port::Answer));
     let client = UdpSocket::bind(local4(answer_port))?;
@@ -504,6 +505,7 @@ fn any_bind(w: &mut Worker) -> (SocketType, IpAddr, Protocol) {
 }
 
 fn bind_to(w: &mut Worker, port: u16) -> Result<()> {
+    let _binding = binding();
     let (kind, address, protocol) = any_bind(w);
     let family = if address.is_ipv4() {
         AddressFamily::INET
@@ -526,6 +528,7 @@ fn bind_any(w: &mut Worker) -> Result<()> {
 
 /// A server comes and goes, and may change its mind about its backlog.
 fn listen(w: &mut Worker) -> Result<()> {
+    let _binding = binding();
     let port = w.port(Port::Short);
     let server = new_socket(
         AddressFamily::INET,

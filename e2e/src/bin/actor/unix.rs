@@ -3,7 +3,7 @@
 use crate::{
     ops::{Op, op},
     sys,
-    worker::{Worker, must_be_denied, must_fail, names},
+    worker::{Worker, binding, must_be_denied, must_fail, names},
 };
 use anyhow::{Result, ensure};
 use ethogram_model::{Access, Kind, Name, Protocol, Status};
@@ -80,6 +80,7 @@ fn listens(w: &mut Worker, name: &Name) {
 }
 
 fn stream(w: &mut Worker) -> Result<()> {
+    let _binding = binding();
     let address = any_address(w)?;
     let server = UnixListener::bind_addr(&address.socket)?;
     allowed(w, Kind::Bind, &address.name);
@@ -129,6 +130,7 @@ fn receive(w: &mut Worker, server: &UnixDatagram, count: usize, name: &Name) -> 
 }
 
 fn datagram(w: &mut Worker) -> Result<()> {
+    let _binding = binding();
     let address = any_address(w)?;
     let server = UnixDatagram::bind_addr(&address.socket)?;
     allowed(w, Kind::Bind, &address.name);
@@ -143,6 +145,7 @@ fn datagram(w: &mut Worker) -> Result<()> {
 }
 
 fn datagram_connected(w: &mut Worker) -> Result<()> {
+    let _binding = binding();
     let address = any_address(w)?;
     let server = UnixDatagram::bind_addr(&address.socket)?;
     allowed(w, Kind::Bind, &address.name);

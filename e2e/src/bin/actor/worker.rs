@@ -16,12 +16,27 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
 };
 
 /// The user that may do nothing here.
 const NOBODY: u32 = 65534;
+
+/// A forked child holds every descriptor of its process until it calls exec, so that the
+/// name of a socket is not free again when its owner closes it. Whoever forks holds this
+/// for writing, whoever wants a name back holds it for reading.
+static FORKS: RwLock<()> = RwLock::new(());
+
+/// Keeps other threads from binding names while a child has this process's descriptors.
+pub(crate) fn forking() -> RwLockWriteGuard<'static, ()> {
+    FORKS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps other threads from forking while a name is bound for a moment.
+pub(crate) fn binding() -> RwLockReadGuard<'static, ()> {
+    FORKS.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Performs one worker's part of the plan and prints its ledger.
 pub(crate) fn run(plan: &str, worker: &str) -> Result<()> {
