@@ -70,9 +70,29 @@ pub struct Mount {
     /// The cgroup that is mounted there, as this process may name it: `/` for the root of
     /// its cgroup namespace, `/../..` for one above it.
     pub root: Vec<u8>,
+    /// The device number of the hierarchy, as `major:minor`.
+    device: Vec<u8>,
 }
 
 impl Mount {
+    /// A mount of the whole of a hierarchy.
+    ///
+    /// # Errors
+    /// When the mount point cannot be looked at.
+    pub fn whole(hierarchy: Hierarchy, at: PathBuf) -> io::Result<Self> {
+        Ok(Self {
+            hierarchy,
+            device: device_at(&at)?,
+            at,
+            root: b"/".to_vec(),
+        })
+    }
+
+    /// Whether what is seen at the mount point is this mount, and not one that lies over it.
+    fn is_visible(&self) -> bool {
+        device_at(&self.at).is_ok_and(|device| device == self.device)
+    }
+
     /// Whether the whole hierarchy can be seen here, and not only a part of it.
     ///
     /// # Errors
@@ -131,15 +151,17 @@ impl Hierarchies {
     /// # Errors
     /// When `/proc/self/mountinfo` cannot be read.
     pub fn of_this_host() -> io::Result<Self> {
-        Ok(Self::from_mountinfo(&fs::read("/proc/self/mountinfo")?))
+        let text = fs::read("/proc/self/mountinfo")?;
+        Ok(Self::from_mountinfo(&text, Mount::is_visible))
     }
 
     /// Finds the hierarchies in the text of a `mountinfo` file (proc(5)). Lines that are
-    /// not understood are not cgroup mounts and are passed over.
-    #[must_use]
-    pub fn from_mountinfo(text: &[u8]) -> Self {
+    /// not understood are not cgroup mounts and are passed over, as are mounts that are
+    /// not `visible`.
+    pub fn from_mountinfo(text: &[u8], visible: impl Fn(&Mount) -> bool) -> Self {
         let mut mounts: Vec<Mount> = Vec::new();
-        for found in text.split(|&b| b == b'\n').filter_map(parse_mount) {
+        let found = text.split(|&b| b == b'\n').filter_map(parse_mount);
+        for found in found.filter(visible) {
             match mounts.iter_mut().find(|m| m.hierarchy == found.hierarchy) {
                 Some(known) if view_rank(&known.root) >= view_rank(&found.root) => {}
                 Some(known) => *known = found,
@@ -212,7 +234,8 @@ fn is_above_namespace(root: &[u8]) -> bool {
 /// One line of mountinfo: `id parent dev root mount-point options [tags...] - type source super-options`.
 fn parse_mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&b| b == b' ');
-    let root = unescape_octal(fields.nth(3)?);
+    let device = fields.nth(2)?.to_vec();
+    let root = unescape_octal(fields.next()?);
     let at = unescape_octal(fields.next()?);
     let mut fields = fields.skip_while(|field| field != b"-").skip(1);
     let kind = fields.next()?;
@@ -228,7 +251,14 @@ fn parse_mount(line: &[u8]) -> Option<Mount> {
         hierarchy,
         at: PathBuf::from(OsString::from_vec(at)),
         root,
+        device,
     })
+}
+
+fn device_at(path: &Path) -> io::Result<Vec<u8>> {
+    let device = fs::metadata(path)?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    Ok(format!("{major}:{minor}").into_bytes())
 }
 
 /// Undoes the `\040` escapes that the kernel puts for white space and backslashes.
@@ -305,7 +335,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> (Mode, Vec<(Hierarchy, String, String)>) {
-        let hierarchies = Hierarchies::from_mountinfo(text.as_bytes());
+        let hierarchies = Hierarchies::from_mountinfo(text.as_bytes(), |_| true);
         let mounts = hierarchies.mounts.iter().map(|m| {
             let root = String::from_utf8_lossy(&m.root).into_owned();
             (m.hierarchy, m.at.display().to_string(), root)
@@ -363,6 +393,22 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_that_lies_under_another_is_not_seen() {
+        let here = Mount::whole(Hierarchy::V2, "/proc".into()).unwrap();
+        assert!(here.is_visible());
+        let under = Mount {
+            at: "/".into(),
+            ..here
+        };
+        assert!(!under.is_visible());
+        let line = b"30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
+        assert_eq!(
+            Hierarchies::from_mountinfo(line, |_| false).mode(),
+            Mode::None
+        );
+    }
+
+    #[test]
     fn mount_points_are_unescaped() {
         assert_eq!(
             unescape_octal(br"/a\040b\134c\011\n\99"),
@@ -392,6 +438,7 @@ mod tests {
                 hierarchy: Hierarchy::Memory,
                 at: tree.path().to_owned(),
                 root: root.to_vec(),
+                device: Vec::new(),
             }],
         };
         let scan = mount(b"/").scan();

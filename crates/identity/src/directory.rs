@@ -237,9 +237,7 @@ impl Directory {
                 told: now,
             });
         kept.told = now;
-        // With a Kubernetes that runs on Docker two runtimes speak for one container; the
-        // one that knows pods knows better.
-        if kept.facts.pod.is_empty() || !facts.pod.is_empty() {
+        if facts.source >= kept.facts.source {
             kept.facts = facts.clone();
         }
         let best = kept.facts.clone();

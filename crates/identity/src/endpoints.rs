@@ -10,7 +10,7 @@ use std::{
 /// The addresses that the containers and pods of this node hold now. An address has one
 /// holder at a time: who claims it ends the claim of whoever had it.
 #[derive(Debug, Default)]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     /// The holder of an address, by the runtime's id, and its endpoint.
     held: BTreeMap<IpAddr, (String, Endpoint)>,
     by_holder: HashMap<String, Vec<IpAddr>>,
@@ -20,7 +20,7 @@ pub struct Endpoints {
 impl Endpoints {
     /// Takes what a runtime tells. `started` is when its container was seen to start,
     /// if that was seen; it is more exact than the runtime's word after a restart.
-    pub fn told(&mut self, facts: &Facts, started: Option<Timestamp>, now: Timestamp) {
+    pub(crate) fn told(&mut self, facts: &Facts, started: Option<Timestamp>, now: Timestamp) {
         match &facts.addresses {
             Addresses::Untold => {}
             Addresses::Released => self.released(&facts.id, now),
@@ -37,14 +37,14 @@ impl Endpoints {
     }
 
     /// Ends what a container or pod held.
-    pub fn released(&mut self, id: &str, now: Timestamp) {
+    pub(crate) fn released(&mut self, id: &str, now: Timestamp) {
         for ip in self.by_holder.get(id).cloned().unwrap_or_default() {
             self.end(ip, now);
         }
     }
 
     /// The endpoints that began or ended since the last call.
-    pub fn changed(&mut self) -> Vec<Endpoint> {
+    pub(crate) fn changed(&mut self) -> Vec<Endpoint> {
         std::mem::take(&mut self.changed)
     }
 

@@ -23,9 +23,40 @@ pub const LABELS_MAX: usize = 128;
 /// how many were dropped.
 pub const LABELS_DROPPED: &str = "ethogram.io/labels-dropped";
 
+/// What told a fact, from the one that knows least to the one that knows most. Several
+/// may speak of one container: Podman's service and its files, or Docker and the CRI that
+/// a Kubernetes put before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// Files of Podman's storage.
+    #[default]
+    PodmanFiles,
+    /// Docker's API: Docker, or Podman's service.
+    Docker,
+    /// The Kubernetes Container Runtime Interface: containerd, CRI-O, cri-dockerd.
+    Cri,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: &'static [Self] = &[Self::PodmanFiles, Self::Docker, Self::Cri];
+
+    /// The word for it in options and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PodmanFiles => "podman-files",
+            Self::Docker => "docker",
+            Self::Cri => "cri",
+        }
+    }
+}
+
 /// What a runtime tells about one of its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// Who says so.
+    pub source: Source,
     /// The runtime's id of it, as in its cgroup's name.
     pub id: String,
     /// The runtime.
@@ -78,7 +109,7 @@ pub fn printable(text: &str) -> String {
 
 /// The labels that are worth showing: without those that only controllers read, printable,
 /// and not more than [`LABELS_MAX`].
-pub fn shown_labels<'a>(all: impl IntoIterator<Item = (&'a String, &'a String)>) -> Labels {
+pub(crate) fn shown_labels<'a>(all: impl IntoIterator<Item = (&'a String, &'a String)>) -> Labels {
     let mut labels: Labels = all
         .into_iter()
         .filter(|(key, _)| !is_noise(key))
@@ -100,7 +131,7 @@ fn is_noise(key: &str) -> bool {
 
 /// The owner of a pod, as its labels tell it without asking an API server. `label` looks
 /// a label of the pod up.
-pub fn pod_owner<'a>(pod: &str, label: impl Fn(&str) -> Option<&'a String>) -> Workload {
+pub(crate) fn pod_owner<'a>(pod: &str, label: impl Fn(&str) -> Option<&'a String>) -> Workload {
     let owner = |kind: &str, name: &str| Workload {
         kind: kind.to_owned(),
         name: printable(name),
@@ -128,7 +159,10 @@ pub fn pod_owner<'a>(pod: &str, label: impl Fn(&str) -> Option<&'a String>) -> W
 }
 
 /// The owner of a container outside Kubernetes: its compose service, or itself.
-pub fn container_owner<'a>(name: &str, label: impl Fn(&str) -> Option<&'a String>) -> Workload {
+pub(crate) fn container_owner<'a>(
+    name: &str,
+    label: impl Fn(&str) -> Option<&'a String>,
+) -> Workload {
     let project =
         label("com.docker.compose.project").or_else(|| label("io.podman.compose.project"));
     let service =

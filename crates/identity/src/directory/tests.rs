@@ -1,5 +1,5 @@
 use super::*;
-use crate::facts::{Addresses, SANDBOX_NAME};
+use crate::facts::{SANDBOX_NAME, Source};
 use proptest::prelude::*;
 
 const A: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -329,13 +329,13 @@ fn with_the_host_every_process_has_a_workload() {
 }
 
 #[test]
-fn who_knows_the_pod_is_believed() {
+fn who_knows_most_is_believed() {
     let mut table = containers_only();
     table.appeared(7, &docker(A), at(1), false);
     let pod = Facts {
         pod: "web-1".into(),
         name: SANDBOX_NAME.into(),
-        addresses: Addresses::Untold,
+        source: Source::Cri,
         ..facts(A, "")
     };
     table.told(&facts(A, "k8s_POD_web-1"), at(1));
