@@ -12,6 +12,7 @@ use ethogram_store::{Limits, Report, SqliteStore, Store, StoreError};
 use std::{
     hint::black_box,
     ops::ControlFlow,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -35,9 +36,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let updated = ROWS_UPDATED.min(rows);
     measure(&store, "update, whole containers", 2, updated, |n| n)?;
     measure(&store, "the same once more", 3, updated, |n| n)?;
-    let stride = rows / updated * 7_919 + 1;
+    // A prime steps through all rows, so each report has a few of every container.
     measure(&store, "update, rows at random", 4, updated, |n| {
-        n * stride % rows
+        n * 7_919 % rows
     })?;
 
     drop(store);
@@ -76,16 +77,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         begun.elapsed(),
     );
 
-    let begun = Instant::now();
-    let half = Limits {
-        age_max: None,
-        bytes_max: Some(overview.bytes / 2),
-    };
-    let removed = store.retain(&half, Timestamp(0))?;
-    say(
-        &format!("halve: {} rows removed", removed.rows),
-        begun.elapsed(),
-    );
+    halve(&store, overview.bytes)?;
     Ok(())
 }
 
@@ -195,6 +187,43 @@ fn query(store: &dyn Store, what: &str, selection: &Selection) -> Result<(), Sto
     })?;
     say(&format!("{what}, {rows} rows"), begun.elapsed());
     Ok(())
+}
+
+/// Size retention, while an agent goes on reporting.
+fn halve(store: &SqliteStore, bytes: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reporter = scope.spawn(|| -> Result<(u64, Duration), StoreError> {
+            let (mut reports, mut slowest) = (0, Duration::ZERO);
+            while !done.load(Ordering::Relaxed) {
+                let observations = (0..100).map(|n| observation(n, 5)).collect();
+                let report = Report {
+                    observations,
+                    ..Report::empty(run(5))
+                };
+                let begun = Instant::now();
+                store.apply(&report)?;
+                slowest = slowest.max(begun.elapsed());
+                reports += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok((reports, slowest))
+        });
+        let begun = Instant::now();
+        let half = Limits {
+            age_max: None,
+            bytes_max: Some(bytes / 2),
+        };
+        let removed = store.retain(&half, Timestamp(0));
+        done.store(true, Ordering::Relaxed);
+        say(
+            &format!("halve: {} rows removed", removed?.rows),
+            begun.elapsed(),
+        );
+        let (reports, slowest) = reporter.join().expect("the reporter does not panic")?;
+        say(&format!("slowest of {reports} reports meanwhile"), slowest);
+        Ok(())
+    })
 }
 
 fn say(what: &str, took: Duration) {

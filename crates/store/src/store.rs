@@ -136,7 +136,8 @@ pub trait Store: Send + Sync {
     fn containers(&self, selection: &Selection) -> Result<Vec<KeptContainer>, StoreError>;
 
     /// Hands every selected observation of every selected container to `visit`, container
-    /// by container, until it breaks off. Memory does not grow with the number of rows.
+    /// by container, until it breaks off. Memory does not grow with the number of rows, but
+    /// what is written meanwhile waits in the log: a visitor should be quick.
     ///
     /// # Errors
     /// If the store cannot be read; rows visited before that were true.
@@ -178,7 +179,7 @@ pub trait Store: Send + Sync {
     fn overview(&self) -> Result<Overview, StoreError>;
 
     /// Removes what the limits no longer allow, in small steps, so that reports applied
-    /// meanwhile wait for milliseconds only. A removed behaviour that happens again comes
+    /// meanwhile wait for some ten milliseconds. A removed behaviour that happens again comes
     /// back with the count of its current run.
     ///
     /// # Errors

@@ -38,6 +38,9 @@ pub struct SqliteStore {
     // clears the log away; the lock goes last of all.
     readers: Mutex<Vec<Connection>>,
     writer: Option<Mutex<Writer>>,
+    /// Held while waiting for the writer, so that whoever waits is next: a mutex alone
+    /// would let retention, which takes it again and again, keep reports out.
+    next_writer: Mutex<()>,
     retaining: Mutex<()>,
     _lock: Option<WriterLock>,
 }
@@ -60,6 +63,7 @@ impl SqliteStore {
             path: path.to_owned(),
             readers: Mutex::default(),
             writer: Some(Mutex::new(writer)),
+            next_writer: Mutex::default(),
             retaining: Mutex::default(),
             _lock: Some(lock),
         })
@@ -76,6 +80,7 @@ impl SqliteStore {
             path: path.to_owned(),
             readers: Mutex::new(vec![reader]),
             writer: None,
+            next_writer: Mutex::default(),
             retaining: Mutex::default(),
             _lock: None,
         })
@@ -102,7 +107,7 @@ impl SqliteStore {
         &self,
         query: impl FnOnce(&Connection) -> Result<T, Problem>,
     ) -> Result<T, StoreError> {
-        let idle = self.idle_readers().pop();
+        let idle = lock(&self.readers).pop();
         let mut connection = match idle {
             Some(connection) => connection,
             None => open::connect_reader(&self.path)?,
@@ -112,22 +117,11 @@ impl SqliteStore {
             .map_err(Problem::from)
             .and_then(|snapshot| query(&snapshot))
             .map_err(|problem| problem.at(&self.path));
-        let mut idle = self.idle_readers();
+        let mut idle = lock(&self.readers);
         if answer.is_ok() && idle.len() < READERS_IDLE_MAX {
             idle.push(connection);
         }
         answer
-    }
-
-    fn idle_readers(&self) -> MutexGuard<'_, Vec<Connection>> {
-        // A list of idle connections is whole at every moment, whoever panicked.
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn retaining(&self) -> MutexGuard<'_, ()> {
-        self.retaining
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write<T>(
@@ -139,14 +133,21 @@ impl SqliteStore {
                 path: self.path.clone(),
             });
         };
+        let next = lock(&self.next_writer);
         let mut writer = writer.lock().unwrap_or_else(|poisoned| {
             // Whoever panicked had its transaction rolled back on the way out.
             let mut writer = poisoned.into_inner();
             writer.forget();
             writer
         });
+        drop(next);
         work(&mut writer).map_err(|problem| problem.at(&self.path))
     }
+}
+
+/// Locks what is whole at every moment, whoever panicked while holding it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store for SqliteStore {
@@ -194,6 +195,8 @@ impl Store for SqliteStore {
     }
 
     fn retain(&self, limits: &Limits, now: Timestamp) -> Result<Removed, StoreError> {
+        // Two at a time would spare and remove each other's texts.
+        let _one_at_a_time = lock(&self.retaining);
         retain::retain(self, limits, now)
     }
 }

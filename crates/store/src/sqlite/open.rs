@@ -162,9 +162,7 @@ fn prepare_for_writing(connection: &mut Connection, found: u32) -> Result<(), Pr
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
-        return Err(Problem::Damaged(format!(
-            "its file system does not allow a write-ahead log, SQLite stays in {mode} mode"
-        )));
+        return Err(Problem::NoLog);
     }
     // With a write-ahead log NORMAL cannot damage the file; a power cut may take the last
     // transactions, a killed process none.

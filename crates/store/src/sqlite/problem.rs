@@ -11,6 +11,8 @@ pub(super) enum Problem {
     Sqlite(rusqlite::Error),
     /// SQLite is content, but what it returned cannot be ours.
     Damaged(String),
+    /// The file system cannot share memory between processes, as some network ones.
+    NoLog,
     Superseded {
         run: String,
         container: Box<ContainerKey>,
@@ -30,6 +32,10 @@ impl Problem {
         match self {
             Self::Damaged(detail) => StoreError::Corrupt { path, detail },
             Self::Superseded { run, container } => StoreError::SupersededRun { run, container },
+            Self::NoLog => StoreError::Database {
+                path,
+                source: "its file system does not allow a write-ahead log: use a local one".into(),
+            },
             Self::Sqlite(error) => match kind_of(&error) {
                 Kind::Full => StoreError::DiskFull { path },
                 Kind::Locked => StoreError::Locked { path },

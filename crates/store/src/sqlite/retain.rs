@@ -1,4 +1,5 @@
-//! Retention: removing the oldest, in steps that keep reports waiting for milliseconds.
+//! Retention: removing the oldest, in steps that keep reports waiting for some ten
+//! milliseconds each.
 //!
 //! What to remove is searched by readers, who block nobody; the writer is taken for one
 //! bounded step at a time, which looks again before it removes.
@@ -9,7 +10,7 @@ use ethogram_model::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{collections::HashSet, time::Duration};
 
-/// Rows one step looks at while reports wait: about 10 ms.
+/// Rows one step looks at while reports wait: some ten milliseconds.
 const STEP_ROWS_MAX: u32 = 4_096;
 
 /// Pages one step gives back to the file system: 4 MiB.
@@ -36,8 +37,6 @@ pub(super) fn retain(
     limits: &Limits,
     now: Timestamp,
 ) -> Result<Removed, StoreError> {
-    // Two at a time would spare and remove each other's texts.
-    let _one_at_a_time = store.retaining();
     let before = file_pages(store)?;
     let mut removed = Removed::default();
     if let Some(age_max) = limits.age_max {
@@ -281,11 +280,15 @@ fn shrink(store: &SqliteStore, bytes_max: u64, removed: &mut Removed) -> Result<
     }
     let target = bytes_max - bytes_max / 100 * HEADROOM_PERCENT;
     remove_ended_containers(store, target, removed)?;
+    let mut used_before = u64::MAX;
     loop {
         let used = file_pages(store)?.used_bytes();
-        if used <= bytes_max {
+        // A round that gained nothing met what retention cannot remove (descriptions of
+        // living containers), or reports that bring rows as fast as it removes them.
+        if used <= bytes_max || used >= used_before {
             return Ok(());
         }
+        used_before = used;
         let Some(cutoff) =
             store.read(|connection| age_quantile(connection, used - target, used))?
         else {
@@ -362,20 +365,29 @@ const SWEEP_TEXTS_MAX: usize = 1 << 20;
 /// Removes texts that no row uses. Searching takes a pass over all rows, while reports go
 /// on: texts that they use meanwhile are remembered and spared.
 fn remove_unused_texts(store: &SqliteStore) -> Result<(), StoreError> {
-    store.write(|writer| {
-        writer.texts().begin_sweep();
-        Ok(())
-    })?;
-    let outcome = sweep(store);
-    store.write(|writer| {
-        writer.texts().end_sweep();
-        Ok(())
-    })?;
+    begin_sweep(store)?;
+    let outcome = store
+        .read(unused_texts)
+        .and_then(|unused| remove_texts(store, &unused));
+    end_sweep(store)?;
     outcome
 }
 
-fn sweep(store: &SqliteStore) -> Result<(), StoreError> {
-    let unused = store.read(unused_texts)?;
+fn begin_sweep(store: &SqliteStore) -> Result<(), StoreError> {
+    store.write(|writer| {
+        writer.texts().begin_sweep();
+        Ok(())
+    })
+}
+
+fn end_sweep(store: &SqliteStore) -> Result<(), StoreError> {
+    store.write(|writer| {
+        writer.texts().end_sweep();
+        Ok(())
+    })
+}
+
+fn remove_texts(store: &SqliteStore, unused: &[i64]) -> Result<(), StoreError> {
     for step in unused.chunks(STEP_ROWS_MAX as usize) {
         store.write(|writer| {
             writer.transaction(|connection, texts| {
@@ -507,4 +519,78 @@ fn empty_log(connection: &Connection) -> Result<(), Problem> {
     let outcome = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     connection.busy_timeout(BUSY_TIMEOUT)?;
     Ok(outcome?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Report, Store};
+    use ethogram_model::{
+        Behaviour, BootId, ContainerKey, Kind, Name, Observation, Run, Selection, Tally,
+    };
+
+    fn report(target: &str, seen: i64) -> Report {
+        let boot = BootId::new("boot");
+        let run = Run {
+            id: "run".into(),
+            boot: boot.clone(),
+            node: "node".into(),
+            hooks: String::new(),
+            started: Timestamp(0),
+            last_alive: Timestamp(seen),
+            ended_cleanly: false,
+        };
+        let container = ContainerKey {
+            boot,
+            cgroup: 1,
+            incarnation: 0,
+        };
+        let observation = Observation {
+            container,
+            behaviour: Behaviour::new(Kind::File, "/bin/cat".into(), target.into()),
+            tally: Tally::at(Timestamp(seen), 1),
+            example: Name::default(),
+        };
+        Report {
+            observations: vec![observation],
+            ..Report::empty(run)
+        }
+    }
+
+    /// The moment that matters is between search and removal; no thread can be made to
+    /// hit it for sure, so the steps are taken one by one.
+    #[test]
+    fn a_text_that_is_used_again_while_it_is_about_to_go_stays() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = SqliteStore::open(&directory.path().join("store.db")).unwrap();
+        for target in ["/gone", "/back", "/stays"] {
+            let seen = if target == "/stays" { 20 } else { 10 };
+            store.apply(&report(target, seen)).unwrap();
+        }
+        let mut removed = Removed::default();
+        remove_rows_before(&store, Timestamp(15), Survivors::Stay, &mut removed).unwrap();
+        assert_eq!(removed.rows, 2);
+
+        begin_sweep(&store).unwrap();
+        let unused = store.read(unused_texts).unwrap();
+        assert_eq!(unused.len(), 2);
+        store.apply(&report("/back", 30)).unwrap();
+        remove_texts(&store, &unused).unwrap();
+        end_sweep(&store).unwrap();
+
+        assert!(store.read(unused_texts).unwrap().is_empty());
+        let targets: Vec<String> = store
+            .all_observations(&Selection::default())
+            .unwrap()
+            .into_iter()
+            .map(|o| o.behaviour.target.to_string())
+            .collect();
+        assert_eq!(targets, ["/back", "/stays"]);
+        // What is really gone gets a new number.
+        store.apply(&report("/gone", 40)).unwrap();
+        assert_eq!(
+            store.all_observations(&Selection::default()).unwrap().len(),
+            3
+        );
+    }
 }

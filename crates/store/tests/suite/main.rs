@@ -1,6 +1,8 @@
 //! Every store against one suite, and the SQLite store against crashes, full disks and
 //! damaged files.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod conformance;
 mod sqlite;
 mod support;
