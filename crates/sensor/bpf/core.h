@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The shared core: who acts (actor), how an event is counted (count), what is lost.
+ * Nothing here knows by which hook an event was seen.
+ */
+#pragma once
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "abi.h"
+
+/* ---- knobs, written by user space before load ---- */
+const volatile u32 agent_tgid;           /* the agent itself is never watched */
+const volatile bool track_unknown = true; /* cgroups nobody decided about are watched */
+const volatile u32 slots_max;            /* entries of `counters` */
+/* Index of the v1 controller that tells containers apart where the v2 hierarchy does not; -1 for none. */
+const volatile s32 v1_controller = -1;
+const volatile u32 v1_tag;               /* top byte of ids of that hierarchy */
+const volatile u64 ring_wakeup_bytes;    /* wake user space when so much waits */
+
+/* Grows when user space changes `policies`, so that every task decides anew. */
+u32 policy_generation;
+/* Slots handed out so far; recycled ones wait in `free_slots`. */
+u32 slots_used;
+/* Losses that could not even be booked in `losses`. */
+u64 losses_unbooked;
+
+/* Behaviour -> slot in `counters`. Sized by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC); /* memory follows use; cleared on kernels before 6.1 */
+	__uint(max_entries, 1);
+	__type(key, struct behaviour_key);
+	__type(value, u32);
+} behaviours SEC(".maps");
+
+/* Counts, apart from the keys so that user space can scan them through an mmap. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct counter);
+} counters SEC(".maps");
+
+/* Slots that user space has recycled, or that a lost race gave back. */
+struct {
+	__uint(type, BPF_MAP_TYPE_STACK);
+	__uint(max_entries, 1);
+	__uint(key_size, 0);
+	__uint(value_size, sizeof(u32));
+} free_slots SEC(".maps");
+
+/* New names and first events, to user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ring SEC(".maps");
+
+/* Identities of executables whose path was sent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, u8);
+} executables SEC(".maps");
+
+/* cgroup id -> enum policy. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, u8);
+} policies SEC(".maps");
+
+struct loss_key {
+	u64 cgroup;
+	u32 reason; /* enum loss_reason */
+	u32 unused;
+};
+
+/* Events known not to be counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct loss_key);
+	__type(value, u64);
+} losses SEC(".maps");
+
+/* What is known of a task; valid while it neither execs nor moves to another cgroup. */
+struct actor {
+	u64 cgroup; /* 0: not watched */
+	u64 exe;
+	void *css_set;
+	u32 exec_id;
+	u32 policy_generation;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC); /* task storage demands it */
+	__type(key, int);
+	__type(value, struct actor);
+} actors SEC(".maps");
+
+/*
+ * Room to build a record in: too large for the 512-byte stack. Programs of trampolines can
+ * be preempted by another task's on the same CPU, so each CPU has a few, taken by a flag.
+ */
+#define SCRATCH_PER_CPU 4
+struct scratch {
+	u32 busy;
+	u32 path_start; /* where the path begins in `path` */
+	u32 path_bytes;
+	u32 extra_bytes;
+	struct record record;
+	/* A path is written from PATH_BYTES_MAX downwards, the last component first. */
+	char path[PATH_BYTES_MAX + NAME_BYTES_MAX];
+	char extra[PATH_BYTES_MAX + 8]; /* the slack lets it be hashed in 8-byte words */
+	/* Where path and extra are put together behind the header. */
+	char out[sizeof(struct record) + 2 * PATH_BYTES_MAX + NAME_BYTES_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_PER_CPU);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+#define EMPTY_SCRATCH_HEADER(s)                                                                    \
+	do {                                                                                       \
+		__builtin_memset(&(s)->record, 0, sizeof((s)->record));                            \
+		(s)->path_start = (s)->path_bytes = (s)->extra_bytes = 0;                          \
+	} while (0)
+
+static __noinline struct scratch *scratch_get(void)
+{
+	for (u32 i = 0; i < SCRATCH_PER_CPU; i++) {
+		u32 index = i;
+		struct scratch *s = bpf_map_lookup_elem(&scratches, &index);
+
+		if (s && !__sync_val_compare_and_swap(&s->busy, 0, 1)) {
+			EMPTY_SCRATCH_HEADER(s);
+			return s;
+		}
+	}
+	return NULL;
+}
+
+static __always_inline void scratch_put(struct scratch *s)
+{
+	s->busy = 0;
+}
+
+static __always_inline u64 mix(u64 hash, u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL; /* 2^64 / golden ratio: spreads low bits upwards */
+	return hash ^ (hash >> 29);
+}
+
+/* ---- losses ---- */
+static __noinline int lose(u64 cgroup, u32 reason)
+{
+	struct loss_key key = { .cgroup = cgroup, .reason = reason };
+	u64 *count = bpf_map_lookup_elem(&losses, &key), zero = 0;
+
+	if (!count) {
+		bpf_map_update_elem(&losses, &key, &zero, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&losses, &key);
+	}
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	else
+		__sync_fetch_and_add(&losses_unbooked, 1);
+	return 0;
+}
+
+/* ---- the ring ---- */
+static __always_inline u64 ring_flags(void)
+{
+	/* User space looks five times a second anyway: wake it only before the ring fills. */
+	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP
+									      : BPF_RB_NO_WAKEUP;
+}
+
+/* Sends s->record with path and extra; 0 or a negative error. */
+static __noinline int send(struct scratch *s)
+{
+	u32 start, path_bytes, extra_bytes, total;
+
+	if (!s)
+		return -1;
+	start = s->path_start;
+	path_bytes = s->path_bytes;
+	extra_bytes = s->extra_bytes;
+	/* The bounds are always met; the verifier wants to see them. */
+	if (start > PATH_BYTES_MAX || path_bytes > PATH_BYTES_MAX || extra_bytes > PATH_BYTES_MAX ||
+	    start + path_bytes > PATH_BYTES_MAX)
+		return -1;
+	s->record.path_bytes = path_bytes;
+	s->record.extra_bytes = extra_bytes;
+	if (bpf_probe_read_kernel(s->out, sizeof(s->record), &s->record))
+		return -1;
+	if (path_bytes && bpf_probe_read_kernel(s->out + sizeof(s->record), path_bytes, s->path + start))
+		return -1;
+	if (extra_bytes &&
+	    bpf_probe_read_kernel(s->out + sizeof(s->record) + path_bytes, extra_bytes, s->extra))
+		return -1;
+	total = sizeof(s->record) + path_bytes + extra_bytes;
+	return bpf_ringbuf_output(&ring, s->out, total, ring_flags());
+}
+
+/* ---- counting ---- */
+static __always_inline u32 slot_take(void)
+{
+	u32 slot;
+
+	/* Reading first keeps a full map from wrapping the cursor around. */
+	if (slots_used < slots_max) {
+		slot = __sync_fetch_and_add(&slots_used, 1);
+		if (slot < slots_max)
+			return slot;
+	}
+	if (!bpf_map_pop_elem(&free_slots, &slot))
+		return slot;
+	return NO_SLOT;
+}
+
+/* Whether the behaviour is known; then it is counted. */
+static __always_inline bool count_known(const struct behaviour_key *key, u64 now)
+{
+	u32 *slot = bpf_map_lookup_elem(&behaviours, key);
+	struct counter *counter;
+
+	if (!slot)
+		return false;
+	counter = bpf_map_lookup_elem(&counters, slot);
+	if (!counter)
+		return false;
+	if (!counter->count)
+		counter->first_ns = now; /* two CPUs may both write: nanoseconds apart */
+	counter->last_ns = now;          /* likewise */
+	__sync_fetch_and_add(&counter->count, 1);
+	return true;
+}
+
+/*
+ * First sight of s->record.key, whose name is in s. The record is sent before the key is
+ * inserted, so no key is ever without its name, and it counts this event itself, so
+ * whatever happens to the insertion (map full, another CPU was faster), the sum is right.
+ */
+static __noinline int count_first(struct scratch *s)
+{
+	u32 slot;
+
+	if (!s)
+		return 0;
+	slot = slot_take();
+	s->record.type = RECORD_BEHAVIOUR;
+	s->record.slot = slot;
+	if (send(s)) {
+		lose(s->record.key.cgroup, LOSS_RING_FULL);
+	} else if (slot == NO_SLOT ||
+		   !bpf_map_update_elem(&behaviours, &s->record.key, &slot, BPF_NOEXIST)) {
+		return 0;
+	}
+	if (slot != NO_SLOT)
+		bpf_map_push_elem(&free_slots, &slot, BPF_ANY); /* holds slots_max: cannot be full */
+	return 0;
+}
+
+static __always_inline void begin(struct scratch *s, const struct behaviour_key *key, u64 now,
+				  struct task_struct *task)
+{
+	s->record.key = *key;
+	s->record.time_ns = now;
+	s->record.pid = BPF_CORE_READ(task, tgid);
+}
+
+/* Counts a behaviour whose key says it all: network, capability, system call. */
+static __always_inline void count_plain(const struct behaviour_key *key, struct task_struct *task)
+{
+	u64 now = bpf_ktime_get_boot_ns();
+	struct scratch *s;
+
+	if (count_known(key, now))
+		return;
+	s = scratch_get();
+	if (!s) {
+		lose(key->cgroup, LOSS_RING_FULL);
+		return;
+	}
+	begin(s, key, now, task);
+	count_first(s);
+	scratch_put(s);
+}

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Tracepoint hooks: what loads on every kernel with BTF, without BPF trampolines. The
+ * outcome of a system call is known at sys_exit, where its arguments still are, so no
+ * sys_enter is needed: half the price for every unrelated system call of the machine.
+ */
+#pragma once
+#include "process.h"
+#include "privilege.h"
+
+/* How each system call is handled, by number; written before load. */
+const volatile struct call_rule calls[SYSCALLS_MAX];
+const volatile struct call_rule calls_compat[SYSCALLS_MAX]; /* 32-bit programs */
+
+struct call {
+	u64 args[8]; /* six in truth; a power of two can be masked for the verifier */
+	s64 ret;
+	struct call_rule rule;
+};
+
+static __always_inline bool is_compat(struct task_struct *task)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
+#else
+	return false;
+#endif
+}
+
+static __always_inline long call_number(struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return regs->orig_ax;
+#elif defined(__TARGET_ARCH_arm64)
+	return regs->syscallno;
+#endif
+}
+
+static __always_inline void call_args(struct call *call, struct pt_regs *regs, bool compat)
+{
+#if defined(__TARGET_ARCH_x86)
+	if (compat) {
+		call->args[0] = (u32)regs->bx;
+		call->args[1] = (u32)regs->cx;
+		call->args[2] = (u32)regs->dx;
+		call->args[3] = (u32)regs->si;
+		call->args[4] = (u32)regs->di;
+		call->args[5] = (u32)regs->bp;
+		return;
+	}
+	call->args[0] = regs->di;
+	call->args[1] = regs->si;
+	call->args[2] = regs->dx;
+	call->args[3] = regs->r10;
+	call->args[4] = regs->r8;
+	call->args[5] = regs->r9;
+#elif defined(__TARGET_ARCH_arm64)
+	call->args[0] = BPF_CORE_READ(regs, orig_x0);
+	call->args[1] = regs->regs[1];
+	call->args[2] = regs->regs[2];
+	call->args[3] = regs->regs[3];
+	call->args[4] = regs->regs[4];
+	call->args[5] = regs->regs[5];
+#endif
+}
+
+static __always_inline u64 call_arg(const struct call *call, u32 index)
+{
+	index &= 7;
+	barrier_var(index); /* keeps the compiler from checking one copy and using another */
+	return call->args[index];
+}
+
+static __always_inline bool is_denied(s64 ret)
+{
+	return ret == -EPERM || ret == -EACCES;
+}
+
+/* ---- files ---- */
+static __always_inline void requested_path(struct actor *actor, const struct call *call, u8 kind,
+					   u8 status, u16 access)
+{
+	struct requested what = { .kind = kind, .status = status, .access = access, .dirfd = AT_FDCWD,
+				  .user = true };
+
+	switch (call->rule.style) {
+	case PATH_0:
+		what.string = (void *)call->args[0];
+		break;
+	case PATH_DIR_0:
+		what.dirfd = call->args[0];
+		what.string = (void *)call->args[1];
+		break;
+	case PATH_1:
+		what.string = (void *)call->args[1];
+		break;
+	case PATH_DIR_1:
+		what.dirfd = call->args[1];
+		what.string = (void *)call->args[2];
+		break;
+	default:
+		lose(actor->cgroup, LOSS_UNRESOLVED);
+		return;
+	}
+	count_requested(actor, &what);
+}
+
+#define O_ACCMODE 3
+
+/* The access a refused open asked for. */
+static __always_inline u16 asked_access(const struct call *call)
+{
+	u64 flags;
+
+	if (call->rule.access) /* creat has no flags */
+		return call->rule.access;
+	flags = call_arg(call, call->rule.flags_arg);
+	if (call->rule.empty_path_arg) /* openat2: flags are in a struct in user memory */
+		bpf_probe_read_user(&flags, sizeof(flags), (void *)flags);
+	switch (flags & O_ACCMODE) {
+	case 0:
+		return ACCESS_READ;
+	case 1:
+		return ACCESS_WRITE;
+	}
+	return ACCESS_READ | ACCESS_WRITE;
+}
+
+static __always_inline void opened(struct actor *actor, const struct call *call,
+				   struct task_struct *task)
+{
+	struct file *file;
+
+	if (call->ret >= 0) {
+		file = file_of(task, call->ret);
+		if (file)
+			count_file(actor, file, opened_access(file) |
+					(BPF_CORE_READ(file, f_flags) & O_TRUNC ? ACCESS_WRITE : 0), task);
+		else /* another thread closed it in the meantime */
+			requested_path(actor, call, KIND_FILE, STATUS_ALLOW, asked_access(call));
+	} else if (is_denied(call->ret)) {
+		requested_path(actor, call, KIND_FILE, STATUS_DENY, asked_access(call));
+	}
+}
+
+static __always_inline bool is_empty_string(const void *user)
+{
+	char first = 1;
+
+	return !bpf_probe_read_user(&first, 1, user) && !first;
+}
+
+static __always_inline void changed_path(struct actor *actor, const struct call *call,
+					 struct task_struct *task)
+{
+	u8 flags_arg = call->rule.empty_path_arg;
+
+	if (call->ret && !is_denied(call->ret))
+		return;
+	if (flags_arg && call_arg(call, flags_arg) & AT_EMPTY_PATH &&
+	    is_empty_string((void *)call->args[1])) {
+		struct file *file = file_of(task, call->args[0]);
+
+		if (file && !call->ret)
+			count_file(actor, file, call->rule.access, task);
+		return;
+	}
+	requested_path(actor, call, KIND_FILE, call->ret ? STATUS_DENY : STATUS_ALLOW, call->rule.access);
+}
+
+static __always_inline void changed_two_paths(struct actor *actor, const struct call *call)
+{
+	bool dirs = call->rule.style == PATH_DIR_0;
+	struct requested what = {
+		.kind = KIND_FILE,
+		.status = call->ret ? STATUS_DENY : STATUS_ALLOW,
+		.access = call->rule.access,
+		.dirfd = dirs ? (int)call->args[0] : AT_FDCWD,
+		.string = (void *)(dirs ? call->args[1] : call->args[0]),
+		.user = true,
+	};
+
+	if (call->ret && !is_denied(call->ret))
+		return;
+	count_requested(actor, &what);
+	what.access = call->rule.access2;
+	if (call->rule.flags_arg && call_arg(call, call->rule.flags_arg) & RENAME_EXCHANGE)
+		what.access = call->rule.access;
+	what.dirfd = dirs ? (int)call->args[2] : AT_FDCWD;
+	what.string = (void *)(dirs ? call->args[3] : call->args[1]);
+	count_requested(actor, &what);
+}
+
+/* ---- sockets ---- */
+static __always_inline bool has_state_machine(u8 protocol)
+{
+	return protocol == PROTOCOL_TCP || protocol == PROTOCOL_TCP6;
+}
+
+static __always_inline void on_connect(struct actor *actor, const struct call *call,
+				       struct task_struct *task)
+{
+	struct sock *sk = sock_of(task, call->args[0]);
+	u8 protocol;
+
+	if (!sk)
+		return;
+	protocol = sock_protocol(sk);
+	if (call->ret == 0 || call->ret == -EINPROGRESS) {
+		if (!has_state_machine(protocol))
+			connected(actor, sk, protocol, task);
+	} else if (is_denied(call->ret) || !has_state_machine(protocol)) {
+		count_requested_end(actor, KIND_EGRESS, call->ret, protocol, (void *)call->args[1],
+				    call->args[2], task);
+	}
+}
+
+static __always_inline void on_accept(struct actor *actor, const struct call *call,
+				      struct task_struct *task)
+{
+	struct sock *sk = call->ret >= 0 ? sock_of(task, call->ret) : NULL;
+
+	if (sk)
+		accepted(actor, sk, task);
+	else if (call->ret >= 0)
+		lose(actor->cgroup, LOSS_UNRESOLVED);
+}
+
+static __always_inline void on_bind(struct actor *actor, const struct call *call,
+				    struct task_struct *task)
+{
+	struct sock *sk = sock_of(task, call->args[0]);
+
+	if (!sk)
+		return;
+	if (!call->ret)
+		bound(actor, sk, call->rule.access, task);
+	else if (call->rule.op == CALL_BIND)
+		count_requested_end(actor, KIND_BIND, call->ret, sock_protocol(sk), (void *)call->args[1],
+				    call->args[2], task);
+}
+
+static __always_inline u8 datagram_kind(const struct call *call)
+{
+	return call->rule.op <= CALL_SENDMMSG ? KIND_EGRESS : KIND_INGRESS;
+}
+
+/* sendto, recvfrom: socket, -, -, -, address, its length (for recvfrom: where that stands). */
+static __always_inline void on_datagram(struct actor *actor, const struct call *call,
+					struct task_struct *task)
+{
+	u32 bytes = call->args[5];
+	struct sock *sk;
+
+	if (!call->args[4])
+		return;
+	if (call->rule.op == CALL_RECVFROM &&
+	    (call->ret < 0 || bpf_probe_read_user(&bytes, sizeof(bytes), (void *)call->args[5])))
+		return;
+	sk = sock_of(task, call->args[0]);
+	if (sk)
+		datagram(actor, sk, datagram_kind(call), call->ret, (void *)call->args[4], bytes, task);
+}
+
+static __always_inline void message(struct actor *actor, struct sock *sk, const struct call *call,
+				    const void *header, struct task_struct *task)
+{
+	struct user_msghdr msg;
+
+	if (bpf_probe_read_user(&msg, sizeof(msg), header) || !msg.msg_name)
+		return;
+	datagram(actor, sk, datagram_kind(call), call->ret, (void *)msg.msg_name, msg.msg_namelen, task);
+}
+
+static __always_inline void on_message(struct actor *actor, const struct call *call,
+				       struct task_struct *task)
+{
+	struct sock *sk;
+
+	if (call->rule.op == CALL_RECVMSG && call->ret < 0)
+		return;
+	sk = sock_of(task, call->args[0]);
+	if (sk)
+		message(actor, sk, call, (void *)call->args[1], task);
+}
+
+struct messages {
+	struct actor *actor;
+	const struct call *call;
+	struct sock *sk;
+};
+
+static long one_message(u32 index, struct messages *m)
+{
+	if (index >= m->call->ret)
+		return 1;
+	message(m->actor, m->sk, m->call,
+		(void *)(m->call->args[1] + index * sizeof(struct user_mmsghdr)),
+		bpf_get_current_task_btf());
+	return 0;
+}
+
+#define MESSAGES_MAX 1024 /* UIO_MAXIOV: the kernel sends no more in one call */
+
+static __always_inline void on_messages(struct actor *actor, const struct call *call,
+					struct task_struct *task)
+{
+	struct messages m = { actor, call, sock_of(task, call->args[0]) };
+
+	if (m.sk && call->ret > 0)
+		bpf_loop(MESSAGES_MAX, one_message, &m, 0);
+}
+
+/* ---- dispatch: one function per family, so that each is verified by itself ---- */
+static __noinline int call_on_file(struct call *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct actor *actor = actor_of(task);
+	struct file *file;
+
+	if (!actor)
+		return 0;
+	switch (call->rule.op) {
+	case CALL_OPEN:
+		opened(actor, call, task);
+		break;
+	case CALL_PATH:
+		changed_path(actor, call, task);
+		break;
+	case CALL_TWO_PATHS:
+		changed_two_paths(actor, call);
+		break;
+	case CALL_FD_ATTR:
+		file = call->ret ? NULL : file_of(task, call->args[0]);
+		if (file)
+			count_file(actor, file, ACCESS_ATTR, task);
+		break;
+	case CALL_EXEC:
+		requested_path(actor, call, KIND_PROCESS, STATUS_DENY, 0);
+		break;
+	}
+	return 0;
+}
+
+static __noinline int call_on_socket(struct call *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct actor *actor = actor_of(task);
+
+	if (!actor)
+		return 0;
+	switch (call->rule.op) {
+	case CALL_CONNECT:
+		on_connect(actor, call, task);
+		break;
+	case CALL_ACCEPT:
+		on_accept(actor, call, task);
+		break;
+	case CALL_BIND:
+	case CALL_LISTEN:
+		on_bind(actor, call, task);
+		break;
+	case CALL_SENDTO:
+	case CALL_RECVFROM:
+		on_datagram(actor, call, task);
+		break;
+	case CALL_SENDMSG:
+	case CALL_RECVMSG:
+		on_message(actor, call, task);
+		break;
+	case CALL_SENDMMSG:
+	case CALL_RECVMMSG:
+		on_messages(actor, call, task);
+		break;
+	}
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	long number = call_number(regs);
+	bool compat = is_compat(task);
+	struct call call = {};
+	struct actor *actor;
+
+	if (number < 0 || number >= SYSCALLS_MAX)
+		return 0;
+	if (compat)
+		call.rule = ((struct call_rule *)calls_compat)[number];
+	else
+		call.rule = ((struct call_rule *)calls)[number];
+	if (call.rule.op == CALL_IGNORE)
+		return 0;
+	call.ret = ret;
+	call_args(&call, regs, compat);
+	switch (call.rule.op) {
+	case CALL_EXEC:
+		if (!is_denied(ret))
+			return 0;
+		/* fallthrough */
+	case CALL_OPEN:
+	case CALL_PATH:
+	case CALL_TWO_PATHS:
+	case CALL_FD_ATTR:
+		return call_on_file(&call);
+	case CALL_SENSITIVE:
+		actor = actor_of(task);
+		if (actor)
+			count_number_of(actor, KIND_SYSCALL, status_of(ret), call.rule.access, task);
+		return 0;
+	}
+	return call_on_socket(&call);
+}
+
+/* ---- processes ---- */
+
+/* Before the old program is gone: makes sure the actor names it. Since 6.10. */
+SEC("tp_btf/sched_prepare_exec")
+int BPF_PROG(on_prepare_exec, struct task_struct *task)
+{
+	actor_of(bpf_get_current_task_btf());
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct actor *old = bpf_task_storage_get(&actors, task, NULL, 0), *actor;
+	u64 source = old ? old->exe : 0;
+
+	actor = actor_of(task);
+	if (!actor)
+		return 0;
+	if (!source) {
+		/* Nothing was seen of the old program: take its parent's, which forked it. */
+		struct task_struct *parent = BPF_CORE_READ(task, real_parent);
+
+		source = exe_of(BPF_CORE_READ(parent, mm, exe_file), task, actor->cgroup);
+	}
+	executed(actor, source, bprm, task);
+	return 0;
+}
+
+/* ---- TCP ---- */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_sock_state, struct sock *sk, int old_state, int new_state)
+{
+	u64 key = (u64)sk;
+
+	if (new_state == TCP_SYN_SENT)
+		connect_begins(sk, key);
+	else if (old_state == TCP_SYN_SENT)
+		connect_ends(key, new_state == TCP_CLOSE ? STATUS_FAILED : STATUS_ALLOW);
+	return 0;
+}
+
+/* ---- capabilities: this tracepoint is there since 6.14 ---- */
+#define CAP_SYS_ADMIN 21
+
+/*
+ * The kernel asks for CAP_SYS_ADMIN whenever memory is mapped, to see whether the caller
+ * may use the reserve, and never tells: such a probe is not a use.
+ */
+const volatile u8 probes_memory[SYSCALLS_MAX]; /* mmap, brk, mprotect, fork, exec, ... */
+
+SEC("tp_btf/cap_capable")
+int BPF_PROG(on_capable, const struct cred *cred, void *target_ns, void *capable_ns, int cap, int ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct actor *actor;
+
+	/* Overlayfs asks with the credentials of whoever mounted it, not of the caller. */
+	if ((void *)cred != (void *)BPF_CORE_READ(task, real_cred))
+		return 0;
+	if (cap == CAP_SYS_ADMIN) {
+		struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+#if defined(__TARGET_ARCH_x86)
+		long number = BPF_CORE_READ(regs, orig_ax);
+#else
+		long number = BPF_CORE_READ(regs, syscallno);
+#endif
+		if (number < 0 || number >= SYSCALLS_MAX || probes_memory[number])
+			return 0;
+	}
+	actor = actor_of(task);
+	if (actor)
+		count_number_of(actor, KIND_CAPABILITY, ret ? STATUS_DENY : STATUS_ALLOW, cap, task);
+	return 0;
+}
