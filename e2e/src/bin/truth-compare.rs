@@ -23,22 +23,31 @@ struct Options {
     /// Accept missing counts up to the number that the summary reports as lost.
     #[arg(long)]
     allow_reported_loss: bool,
+    /// The summary of the same run without loss. What it counted in all, this one must have
+    /// counted or reported as lost: the truth alone does not know how many events the
+    /// programs' loaders and set-up cause, and those can be lost as well.
+    #[arg(long, requires = "allow_reported_loss")]
+    baseline: Option<PathBuf>,
 }
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
     let (header, truth) = read_truth(&options.truth)
         .with_context(|| format!("cannot use {}", options.truth.display()))?;
-    let document = fs::read_to_string(&options.summary)
-        .map_err(anyhow::Error::from)
-        .and_then(|text| Ok(Document::read(&text)?))
-        .with_context(|| format!("cannot use {}", options.summary.display()))?;
+    let document = read_document(&options.summary)?;
 
     let comparison = Comparison::new(truth, &document, &Scope::new(&header.dir));
     println!("seed {}, {} operations", header.seed, header.operations);
     print!("{comparison}");
     let verdict = comparison.verdict();
     println!("{}", sentence(verdict));
+    if let Some(baseline) = &options.baseline {
+        let (whole, accounted) = (read_document(baseline)?.events(), document.events());
+        println!("events without loss: {whole}, counted or reported lost: {accounted}");
+        if whole != accounted {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     Ok(match verdict {
         Verdict::Equal => ExitCode::SUCCESS,
         Verdict::EqualWithLoss | Verdict::Explained if options.allow_reported_loss => {
@@ -46,6 +55,12 @@ fn main() -> Result<ExitCode> {
         }
         _ => ExitCode::FAILURE,
     })
+}
+
+fn read_document(path: &Path) -> Result<Document> {
+    let context = || format!("cannot use {}", path.display());
+    let text = fs::read_to_string(path).with_context(context)?;
+    Document::read(&text).with_context(context)
 }
 
 fn read_truth(path: &Path) -> Result<(Header, Ledger)> {

@@ -268,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn a_document_accounts_for_what_it_counted_and_lost() {
+        let whole = Document::read(&document(20, 7, "", "[]")).unwrap();
+        let lost = r#"[{"reason":"ring_full","count":2},{"reason":"store","count":1}]"#;
+        let lossy = Document::read(&document(18, 6, "", lost)).unwrap();
+        assert_eq!(whole.events(), 12 + 2 * 9 + 20 + 7);
+        assert_eq!(lossy.events(), whole.events());
+    }
+
+    #[test]
     fn a_document_of_another_shape_is_refused() {
         let good = document(1, 1, "", r#"[{"reason":"x","count":3}]"#);
         for (part, replacement, named) in [

@@ -33,6 +33,13 @@ pub enum DocumentError {
 }
 
 impl Document {
+    /// All events it accounts for, in the scope of a truth or not: those it counted and
+    /// those it says were lost.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.seen.total() + self.lost
+    }
+
     /// Reads a document, as `ethogram summary -o json --fold none` prints it.
     ///
     /// It is read by its description, not by the code that writes it, so that a mistake in

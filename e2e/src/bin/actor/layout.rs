@@ -142,3 +142,28 @@ pub(crate) fn c_path(path: &Path) -> CString {
 pub(crate) fn shown(path: &Path) -> Name {
     Name::from_bytes(path.as_os_str().as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deep_directory_is_as_long_as_a_path_with_a_file_may_be() {
+        for dir in ["/d", "/a/directory/that/is/quite/long/but/not/too/long"] {
+            let path = Layout::new(dir.into()).unwrap().deep();
+            let length = path.as_os_str().len();
+            assert!((3970..=3980).contains(&length), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_leaves_no_room_is_refused() {
+        for dir in [
+            "x".repeat(DIR_BYTES_MAX + 1),
+            "/two words".into(),
+            "/back\\slash".into(),
+        ] {
+            assert!(Layout::new(dir.into()).is_err());
+        }
+    }
+}

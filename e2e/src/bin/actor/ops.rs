@@ -98,3 +98,52 @@ fn words(all: &[&Op]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Layout;
+    use std::collections::HashSet;
+
+    fn names(only: &[&str], except: &[&str]) -> Result<Vec<&'static str>> {
+        let plan = Plan {
+            seed: 1,
+            operations: 1,
+            threads: 1,
+            processes: 1,
+            only: only.iter().map(|word| (*word).into()).collect(),
+            except: except.iter().map(|word| (*word).into()).collect(),
+            own_network: false,
+            layout: Layout::new("/d".into())?,
+        };
+        Ok(Mix::new(&plan)?.ops.iter().map(|op| op.name).collect())
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own() {
+        let all = names(&[], &[]).unwrap();
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+    }
+
+    #[test]
+    fn classes_and_names_choose() {
+        assert_eq!(
+            names(&["tcp-v4", "netlink"], &[]).unwrap(),
+            ["tcp-v4", "netlink-bind"]
+        );
+        assert_eq!(names(&["icmp"], &["icmp-raw"]).unwrap(), ["icmp-raw-v6"]);
+        let (all, some) = (names(&[], &[]).unwrap(), names(&[], &["script"]).unwrap());
+        assert_eq!(some.len() + 1, all.len());
+    }
+
+    #[test]
+    fn a_choice_that_cannot_be_is_refused() {
+        assert!(
+            names(&["fiel"], &[])
+                .unwrap_err()
+                .to_string()
+                .contains("open-read")
+        );
+        assert!(names(&["script"], &["script"]).is_err());
+    }
+}

@@ -36,3 +36,21 @@ impl Rng {
         &from[self.below(from.len())]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Rng;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_seed_always_says_the_same_and_every_thread_something_else() {
+        let stream = |seed, worker, thread| {
+            let mut rng = Rng::new(seed, worker, thread);
+            (0..32).map(|_| rng.below(1000)).collect::<Vec<_>>()
+        };
+        assert_eq!(stream(1, 2, 3), stream(1, 2, 3));
+        let streams = (0..4).flat_map(|w| (0..4).map(move |t| stream(1, w, t)));
+        assert_eq!(streams.collect::<HashSet<_>>().len(), 16);
+        assert!(stream(1, 0, 0).into_iter().all(|number| number < 1000));
+    }
+}
