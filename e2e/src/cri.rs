@@ -16,7 +16,12 @@ pub mod runtime {
     tonic::include_proto!("runtime.v1");
 }
 
-use runtime::{runtime_service_client::RuntimeServiceClient, *};
+use runtime::{
+    ContainerConfig, ContainerState, ContainerStatus, ContainerStatusRequest,
+    CreateContainerRequest, ExecSyncRequest, ListPodSandboxRequest, PodSandboxConfig,
+    PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    StartContainerRequest, StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient,
+};
 
 /// No call of a healthy runtime takes longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);

@@ -2,9 +2,12 @@
 //! database pod (mariadb), visited, attacked through its page, and visited by a shell. The
 //! scenario states what the web pod must have done.
 
-use crate::node::{ContainerSpec, NODE_ADDRESS, Node, Pod, PodSpec};
+use crate::{
+    expected::{Count, Expected},
+    node::{ContainerSpec, NODE_ADDRESS, Node, Pod, PodSpec},
+};
 use anyhow::{Result, ensure};
-use ethogram_model::{Kind, Protocol, Status};
+use ethogram_model::{Kind, Protocol};
 
 /// The web pod's name.
 pub const WEB_POD: &str = "dvwa-web-59b677c755-qmpkd";
@@ -55,34 +58,6 @@ impl Default for Scenario {
             local_visits: 6,
         }
     }
-}
-
-/// One row that the summary of the web pod must have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// Its table.
-    pub kind: Kind,
-    /// The executable that acts, as the kernel resolves it: `/bin/sh` is `/usr/bin/dash`.
-    pub source: String,
-    /// The target, exactly; ending in `/`: any path below.
-    pub target: String,
-    /// Network kinds: the port, 0 where it means nothing.
-    pub port: u16,
-    /// Network kinds: the protocol.
-    pub protocol: Protocol,
-    /// How it ended.
-    pub status: Status,
-    /// How often.
-    pub count: Count,
-}
-
-/// What is known of a row's count. Rows that differ only in access are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
-    /// The scenario determines it.
-    Exactly(u64),
-    /// It is up to the programs' insides.
-    AtLeast(u64),
 }
 
 impl<'node> Dvwa<'node> {
@@ -219,7 +194,7 @@ impl<'node> Dvwa<'node> {
             process(DASH, PING, exactly(pings + injections)),
             process(DASH, "/usr/bin/head", exactly(injections)),
             process(DASH, "/usr/bin/cat", exactly(injections)),
-            denied(process(DASH, "/usr/bin/tail", exactly(injections))),
+            process(DASH, "/usr/bin/tail", exactly(injections)).denied(),
             // The visitor's shells, and what they run.
             process(BASH, "/usr/bin/ls", exactly(2 * shells)),
             process(BASH, "/usr/bin/cat", exactly(shells)),
@@ -236,15 +211,15 @@ impl<'node> Dvwa<'node> {
             file(APACHE, "/var/www/html/read.php", exactly(denied_reads)),
             file(APACHE, "/tmp/sess_visitor", exactly(visits)),
             file(APACHE, "/etc/hosts", exactly(visits)),
-            denied(file(APACHE, "/etc/shadow", exactly(denied_reads))),
-            denied(file("/usr/bin/cat", "/etc/shadow", exactly(injections))),
+            file(APACHE, "/etc/shadow", exactly(denied_reads)).denied(),
+            file("/usr/bin/cat", "/etc/shadow", exactly(injections)).denied(),
             file("/usr/bin/cat", "/etc/hostname", exactly(shells)),
             file("/usr/bin/head", "/etc/passwd", exactly(shells + injections)),
             file(BASH, "/tmp/listing", exactly(shells)),
             file("/usr/bin/rm", "/tmp/listing", exactly(shells)),
             file("/usr/bin/ls", "/var/www/html", exactly(shells)),
             // Who visits, who is visited.
-            network(
+            Expected::network(
                 Kind::Ingress,
                 APACHE,
                 NODE_ADDRESS,
@@ -252,7 +227,7 @@ impl<'node> Dvwa<'node> {
                 Protocol::Tcp6,
                 exactly(requests),
             ),
-            network(
+            Expected::network(
                 Kind::Ingress,
                 APACHE,
                 "127.0.0.1",
@@ -260,7 +235,7 @@ impl<'node> Dvwa<'node> {
                 Protocol::Tcp6,
                 exactly(local_visits),
             ),
-            network(
+            Expected::network(
                 Kind::Egress,
                 BASH,
                 "127.0.0.1",
@@ -268,7 +243,7 @@ impl<'node> Dvwa<'node> {
                 Protocol::Tcp,
                 exactly(local_visits),
             ),
-            network(
+            Expected::network(
                 Kind::Egress,
                 APACHE,
                 &self.database.ip,
@@ -276,7 +251,7 @@ impl<'node> Dvwa<'node> {
                 Protocol::Tcp,
                 exactly(visits),
             ),
-            network(
+            Expected::network(
                 Kind::Egress,
                 PING,
                 "127.0.0.1",
@@ -284,7 +259,7 @@ impl<'node> Dvwa<'node> {
                 Protocol::Icmp,
                 exactly(pings + injections),
             ),
-            network(
+            Expected::network(
                 Kind::Egress,
                 PING,
                 "::1",
@@ -293,9 +268,9 @@ impl<'node> Dvwa<'node> {
                 exactly(shells),
             ),
             // The resolver asks for the machine's addresses when a name has several.
-            network(Kind::Bind, PING, "", 0, Protocol::Netlink, exactly(shells)),
+            Expected::network(Kind::Bind, PING, "", 0, Protocol::Netlink, exactly(shells)),
             // A file capability lets ping open its socket; then it drops what it has.
-            expected(
+            Expected::new(
                 Kind::Syscall,
                 PING,
                 "setuid",
@@ -324,43 +299,9 @@ fn labels(app: &str, tier: &str, hash: &str) -> std::collections::HashMap<String
 }
 
 fn process(source: &str, target: &str, count: Count) -> Expected {
-    expected(Kind::Process, source, target, count)
+    Expected::new(Kind::Process, source, target, count)
 }
 
 fn file(source: &str, target: &str, count: Count) -> Expected {
-    expected(Kind::File, source, target, count)
-}
-
-fn network(
-    kind: Kind,
-    source: &str,
-    target: &str,
-    port: u16,
-    protocol: Protocol,
-    count: Count,
-) -> Expected {
-    Expected {
-        port,
-        protocol,
-        ..expected(kind, source, target, count)
-    }
-}
-
-fn denied(row: Expected) -> Expected {
-    Expected {
-        status: Status::Deny,
-        ..row
-    }
-}
-
-fn expected(kind: Kind, source: &str, target: &str, count: Count) -> Expected {
-    Expected {
-        kind,
-        source: source.into(),
-        target: target.into(),
-        port: 0,
-        protocol: Protocol::None,
-        status: Status::Allow,
-        count,
-    }
+    Expected::new(Kind::File, source, target, count)
 }

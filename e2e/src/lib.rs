@@ -1,7 +1,10 @@
 //! End-to-end tests and the workloads they run.
 
+pub mod agent;
 pub mod cri;
 pub mod dvwa;
+pub mod engine;
+pub mod expected;
 pub mod node;
 pub mod testbed;
 pub mod truth;

@@ -29,8 +29,8 @@ use std::{
 pub const NAMESPACE: &str = "dvwa";
 /// The node's own address on the pods' bridge: the peer that a request from the node has.
 pub const NODE_ADDRESS: &str = "10.89.7.1";
-/// How long a server in a pod may take to listen.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server in a pod may take to listen, or a client to connect.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -331,21 +331,32 @@ impl Pod<'_> {
     /// # Errors
     /// When nothing listens in time; the text has the container's log.
     pub fn wait_listening(&self, port: u16) -> Result<()> {
+        self.wait_socket(|socket| socket.local_port == port && socket.state == TCP_LISTEN)
+            .with_context(|| format!("nothing listens on port {port} of {}", self.spec.name))
+    }
+
+    /// Waits until something in it is connected to a TCP port elsewhere.
+    ///
+    /// # Errors
+    /// When nothing is in time; the text has the container's log.
+    pub fn wait_connected(&self, port: u16) -> Result<()> {
+        self.wait_socket(|socket| socket.remote_port == port && socket.state == TCP_ESTABLISHED)
+            .with_context(|| format!("{} is not connected to any port {port}", self.spec.name))
+    }
+
+    fn wait_socket(&self, is: impl Fn(&TcpSocket) -> bool) -> Result<()> {
         let pid = self.node.cri.container_pid(&self.container)?;
-        let deadline = Instant::now() + LISTEN_TIMEOUT;
+        let deadline = Instant::now() + SERVER_TIMEOUT;
         while Instant::now() < deadline && Path::new(&format!("/proc/{pid}")).exists() {
-            if listens(pid, port) {
+            if tcp_sockets(pid).iter().any(&is) {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(50));
         }
         let log = PathBuf::from(&self.config.log_directory)
             .join(format!("{}.log", self.spec.container.name));
-        bail!(
-            "nothing listens on port {port} of {}: {}",
-            self.spec.name,
-            fs::read_to_string(log).unwrap_or_else(|error| format!("no log: {error}"))
-        )
+        let log = fs::read_to_string(log).unwrap_or_else(|error| error.to_string());
+        bail!("the container's log says: {log}")
     }
 
     /// Ends it.
@@ -438,22 +449,37 @@ fn kubernetes_labels(spec: &PodSpec) -> HashMap<String, String> {
     .into()
 }
 
-/// Whether a process's network namespace has a TCP socket that listens on a port.
-fn listens(pid: u32, port: u16) -> bool {
-    // Columns of the kernel's table: number, local address as hexadecimal ADDRESS:PORT,
-    // remote address, state (0A is LISTEN).
-    let local = format!(":{port:04X}");
-    ["tcp", "tcp6"].iter().any(|table| {
-        fs::read_to_string(format!("/proc/{pid}/net/{table}")).is_ok_and(|text| {
-            text.lines().skip(1).any(|line| {
-                let columns: Vec<_> = line.split_whitespace().collect();
-                columns
-                    .get(1)
-                    .is_some_and(|address| address.ends_with(&local))
-                    && columns.get(3) == Some(&"0A")
-            })
+/// States of a TCP socket, as the kernel's table has them.
+const TCP_ESTABLISHED: &str = "01";
+const TCP_LISTEN: &str = "0A";
+
+/// A line of the kernel's table of TCP sockets.
+struct TcpSocket {
+    local_port: u16,
+    remote_port: u16,
+    state: String,
+}
+
+/// The TCP sockets of a process's network namespace.
+fn tcp_sockets(pid: u32) -> Vec<TcpSocket> {
+    let port = |address: &str| {
+        let (_, port) = address.rsplit_once(':')?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    // Columns: number, local ADDRESS:PORT, remote ADDRESS:PORT, state, ...
+    let socket = |line: &str| {
+        let mut columns = line.split_whitespace().skip(1);
+        Some(TcpSocket {
+            local_port: port(columns.next()?)?,
+            remote_port: port(columns.next()?)?,
+            state: columns.next()?.to_owned(),
         })
-    })
+    };
+    ["tcp", "tcp6"]
+        .iter()
+        .filter_map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).ok())
+        .flat_map(|text| text.lines().filter_map(socket).collect::<Vec<_>>())
+        .collect()
 }
 
 /// A command that runs with a node's view where one is given.

@@ -1,0 +1,172 @@
+//! Rows that a summary must have, and what a summary says of them.
+
+use anyhow::{Result, ensure};
+use ethogram_model::{Kind, Protocol, Status};
+use ethogram_view::{Row, Subject};
+
+/// One row that a summary must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Its table.
+    pub kind: Kind,
+    /// The executable that acts, as the kernel resolves it: `/bin/sh` is `/usr/bin/dash`.
+    pub source: String,
+    /// The target, exactly; ending in `/`: any path below.
+    pub target: String,
+    /// Network kinds: the port, 0 where it means nothing.
+    pub port: u16,
+    /// Network kinds: the protocol.
+    pub protocol: Protocol,
+    /// How it ended.
+    pub status: Status,
+    /// How often.
+    pub count: Count,
+}
+
+/// What is known of a row's count. Rows that differ only in access are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// The scenario determines it.
+    Exactly(u64),
+    /// It is up to the programs' insides.
+    AtLeast(u64),
+}
+
+impl Expected {
+    /// A row of a table without network fields, allowed.
+    #[must_use]
+    pub fn new(kind: Kind, source: &str, target: &str, count: Count) -> Self {
+        Self {
+            kind,
+            source: source.into(),
+            target: target.into(),
+            port: 0,
+            protocol: Protocol::None,
+            status: Status::Allow,
+            count,
+        }
+    }
+
+    /// A row of a network table, allowed.
+    #[must_use]
+    pub fn network(
+        kind: Kind,
+        source: &str,
+        target: &str,
+        port: u16,
+        protocol: Protocol,
+        count: Count,
+    ) -> Self {
+        Self {
+            port,
+            protocol,
+            ..Self::new(kind, source, target, count)
+        }
+    }
+
+    /// The same, refused.
+    #[must_use]
+    pub fn denied(self) -> Self {
+        Self {
+            status: Status::Deny,
+            ..self
+        }
+    }
+
+    /// How often a subject did it, as its summary says. What was there already when the
+    /// watch began is not an event and not counted.
+    #[must_use]
+    pub fn counted(&self, subject: &Subject) -> u64 {
+        let rows = subject.table(self.kind).iter();
+        rows.filter(|row| self.is(row)).map(|row| row.count).sum()
+    }
+
+    fn is(&self, row: &Row) -> bool {
+        let target = row.target.as_str();
+        let same_target = match self.target.strip_suffix('/') {
+            Some(dir) if !dir.is_empty() => target.starts_with(&self.target),
+            _ => {
+                target == self.target
+                    || (self.target.is_empty() && self.protocol == Protocol::Netlink)
+            }
+        };
+        same_target
+            && row.source.as_str() == self.source
+            && row.port.unwrap_or(0) == self.port
+            && row.protocol.as_str() == self.protocol.as_str()
+            && row.status.as_str() == self.status.as_str()
+            && !is_at_start(row)
+    }
+}
+
+/// Whether a row says that something was there already when the watch began.
+#[must_use]
+pub fn is_at_start(row: &Row) -> bool {
+    row.marks.iter().any(|mark| mark.as_str() == "at-start")
+}
+
+/// Checks that a subject's summary has these rows with these counts.
+///
+/// # Errors
+/// Every row that differs, with the rows of the same table and source.
+pub fn check(subject: &Subject, truth: &[Expected]) -> Result<()> {
+    let mut wrong = String::new();
+    for expected in truth {
+        let counted = expected.counted(subject);
+        let good = match expected.count {
+            Count::Exactly(count) => counted == count,
+            Count::AtLeast(count) => counted >= count,
+        };
+        if !good {
+            wrong += &format!(
+                "\n{} {} -> {} port {} {} {}: {:?}, and the summary says {counted}",
+                expected.kind,
+                expected.source,
+                expected.target,
+                expected.port,
+                expected.protocol,
+                expected.status,
+                expected.count
+            );
+            for row in subject
+                .table(expected.kind)
+                .iter()
+                .filter(|r| r.source.as_str() == expected.source)
+            {
+                wrong += &format!(
+                    "\n    {} {:?} {} {} {:?} {:?} {}",
+                    row.target.as_str(),
+                    row.port,
+                    row.protocol.as_str(),
+                    row.status.as_str(),
+                    row.access,
+                    row.marks,
+                    row.count
+                );
+            }
+        }
+    }
+    ensure!(
+        wrong.is_empty(),
+        "the summary differs from what was done:{wrong}"
+    );
+    Ok(())
+}
+
+/// Checks that nothing of a subject is known to be missing.
+///
+/// # Errors
+/// What is missing.
+pub fn check_complete(subject: &Subject) -> Result<()> {
+    ensure!(
+        subject.completeness.losses.is_empty(),
+        "events were lost: {:?}",
+        subject.completeness.losses
+    );
+    ensure!(
+        subject.completeness.complete,
+        "the summary is not complete: {:?}",
+        subject.completeness
+    );
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Containers of engines without Kubernetes have their name, image, labels and owner.
+
+use super::{BUSYBOX, reads};
+use anyhow::{Result, ensure};
+use ethogram_e2e::{
+    agent::{Agent, Setup, of_id},
+    engine::{Docker, Podman},
+    expected::{Count, Expected, check, check_complete},
+};
+use ethogram_model::{Kind, Protocol};
+use ethogram_view::{Printable, Subject};
+
+const TIMES: u64 = 5;
+const IMAGE: &str = "localhost/busybox:1";
+
+pub(super) fn docker_containers_are_named() -> Result<()> {
+    let engine = Docker::up()?;
+    let dir = tempfile::tempdir()?;
+    let socket = engine.socket();
+    let agent = Agent::start(
+        dir.path(),
+        Setup {
+            docker: Some(&socket),
+            ..Setup::default()
+        },
+    )?;
+    let web = engine.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "shop-web-1",
+        "--label",
+        "com.docker.compose.project=shop",
+        "--label",
+        "com.docker.compose.service=web",
+        "--label",
+        "tier=front",
+        IMAGE,
+        "httpd",
+        "-f",
+        "-p",
+        "80",
+        "-h",
+        "/www",
+    ])?;
+    let client = engine.docker(&["run", "-d", "--name", "client", IMAGE, "sleep", "1000"])?;
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let web_ip = engine.docker(&["inspect", "-f", format, &web])?;
+    let client_ip = engine.docker(&["inspect", "-f", format, &client])?;
+    engine.docker(&[
+        "exec",
+        &web,
+        "/bin/sh",
+        "-c",
+        "until nc -z 127.0.0.1 80; do sleep 0.1; done",
+    ])?;
+    for _ in 0..TIMES {
+        let ask = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc {web_ip} 80");
+        let said = engine.docker(&["exec", &client, "/bin/sh", "-c", &ask])?;
+        ensure!(said.contains("hello"), "the web container said {said}");
+    }
+    let asked = |kind, ip: &str| {
+        Expected::network(kind, BUSYBOX, ip, 80, Protocol::Tcp, Count::Exactly(TIMES))
+    };
+    let served = Expected {
+        protocol: Protocol::Tcp6,
+        ..asked(Kind::Ingress, &client_ip)
+    };
+    agent.settled(&[], |document| {
+        let subject = of_id(document, &web)?;
+        named(subject, "shop-web-1", "docker", "compose", "shop/web")?;
+        has_label(subject, "tier", "front")?;
+        check(subject, std::slice::from_ref(&served))?;
+        let subject = of_id(document, &client)?;
+        named(subject, "client", "docker", "container", "client")?;
+        check(subject, &[asked(Kind::Egress, &web_ip)])
+    })?;
+    agent.stop()?;
+    engine.docker(&["rm", "-f", &web, &client])?;
+    Ok(())
+}
+
+pub(super) fn podman_containers_are_named() -> Result<()> {
+    let engine = Podman::up()?;
+    let dir = tempfile::tempdir()?;
+    let storage = engine.storage();
+    let agent = Agent::start(
+        dir.path(),
+        Setup {
+            podman: Some(&storage),
+            ..Setup::default()
+        },
+    )?;
+    let id = engine.podman(&[
+        "run",
+        "-d",
+        "--name",
+        "reader",
+        "--label",
+        "tier=back",
+        IMAGE,
+        "sleep",
+        "1000",
+    ])?;
+    for _ in 0..TIMES {
+        engine.podman(&["exec", &id, "/bin/cat", "/etc/passwd"])?;
+    }
+    agent.settled(&[], |document| {
+        let subject = of_id(document, &id)?;
+        named(subject, "reader", "podman", "container", "reader")?;
+        has_label(subject, "tier", "back")?;
+        // The runtime reads it too, for each process it starts, but as itself.
+        check(subject, &[reads("/etc/passwd", TIMES)])?;
+        check_complete(subject)
+    })?;
+    agent.stop()?;
+    engine.podman(&["rm", "-f", "-t", "0", &id])?;
+    Ok(())
+}
+
+fn named(subject: &Subject, name: &str, runtime: &str, kind: &str, owner: &str) -> Result<()> {
+    let texts = |texts: &[Printable]| {
+        texts
+            .iter()
+            .map(|t| t.as_str().to_owned())
+            .collect::<Vec<_>>()
+    };
+    ensure!(
+        texts(&subject.containers) == [name],
+        "names {:?}",
+        subject.containers
+    );
+    ensure!(
+        texts(&subject.images) == [IMAGE],
+        "images {:?}",
+        subject.images
+    );
+    ensure!(
+        texts(&subject.runtimes) == [runtime],
+        "runtimes {:?}",
+        subject.runtimes
+    );
+    let workload = &subject.workload;
+    ensure!(
+        workload.kind.as_str() == kind && workload.name.as_str() == owner,
+        "owner {workload:?}"
+    );
+    Ok(())
+}
+
+fn has_label(subject: &Subject, key: &str, value: &str) -> Result<()> {
+    let has = subject
+        .labels
+        .iter()
+        .any(|(k, v)| k.as_str() == key && v.as_str() == value);
+    ensure!(has, "no label {key}={value} in {:?}", subject.labels);
+    Ok(())
+}
