@@ -1,10 +1,12 @@
 //! Prints the containers of this machine, as the cgroups and the runtimes tell them.
 //!
-//! `who [--host] [--follow] [RUNTIME...]`, with runtimes as in `cri:/run/containerd/containerd.sock`.
+//! `who [--host] [--follow] [RUNTIME...]`, where a runtime is told as in
+//! `cri:/run/containerd/containerd.sock`. With `--follow` it goes on until it is ended.
 
-use ethogram_identity::{Identity, Options, RuntimeState, Scope, Tracking};
+use ethogram_identity::{CgroupEvent, Identity, Options, RuntimeState, Scope, Tracking};
 use ethogram_model::{Container, Timestamp};
 use std::{
+    collections::HashMap,
     error::Error,
     thread::sleep,
     time::{Duration, Instant, SystemTime},
@@ -12,6 +14,9 @@ use std::{
 
 /// How long the runtimes get to tell their names.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often the machine is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (flags, runtimes): (Vec<_>, Vec<_>) = std::env::args()
@@ -44,13 +49,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             mount.at.display()
         );
     }
+    let mut seen = scan(&identity);
     let until = Instant::now() + PATIENCE;
     while has("--follow") || Instant::now() < until {
         let updates = identity.poll(now());
         let tracked = |(_, tracking): &&(u64, Tracking)| *tracking == Tracking::Track;
-        if let Some(seen) = updates.tracking.len().checked_sub(1) {
-            let tracked = updates.tracking.iter().filter(tracked).count();
-            println!("{} cgroups are new, {tracked} of them watched", seen + 1);
+        if !updates.tracking.is_empty() {
+            let (new, tracked) = (
+                updates.tracking.len(),
+                updates.tracking.iter().filter(tracked).count(),
+            );
+            println!("{new} cgroups are new, {tracked} of them watched");
         }
         for status in updates
             .runtimes
@@ -72,13 +81,37 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         if has("--follow") {
             updates.containers.iter().for_each(show);
+            play_sensor(&mut identity, &mut seen);
         }
-        sleep(Duration::from_millis(100));
+        sleep(LOOK_EVERY);
     }
     println!("\ncontainers:");
     identity.containers().for_each(show);
     println!("{:?}", identity.bounds());
     Ok(())
+}
+
+/// Tells the cgroups that came and went, as the sensor would, but later, and not those
+/// that lived too briefly to be looked at.
+fn play_sensor(identity: &mut Identity, seen: &mut HashMap<u64, Vec<u8>>) {
+    let found = scan(identity);
+    let time = now();
+    for (&id, path) in found.iter().filter(|(id, _)| !seen.contains_key(id)) {
+        let path = path.clone();
+        identity.cgroup_event(CgroupEvent::Appeared { id, path, time });
+    }
+    for &id in seen.keys().filter(|id| !found.contains_key(id)) {
+        identity.cgroup_event(CgroupEvent::Gone { id, time });
+    }
+    *seen = found;
+}
+
+fn scan(identity: &Identity) -> HashMap<u64, Vec<u8>> {
+    let cgroups = identity.hierarchies().scan().cgroups;
+    cgroups
+        .into_iter()
+        .map(|cgroup| (cgroup.id, cgroup.path))
+        .collect()
 }
 
 fn show(container: &Container) {

@@ -185,6 +185,12 @@ impl Hierarchies {
         }
     }
 
+    /// The hierarchy whose ids tell containers apart best: v2, or else memory, or else pids.
+    #[must_use]
+    pub fn best(&self) -> Option<Hierarchy> {
+        self.mounts.iter().map(|mount| mount.hierarchy).min()
+    }
+
     /// Reads every cgroup of every hierarchy, parents before their children. Cgroups that
     /// go away meanwhile are left out.
     #[must_use]
@@ -361,6 +367,9 @@ mod tests {
              41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let (mode, mounts) = found(hybrid);
         assert_eq!(mode, Mode::Hybrid);
+        let text = hybrid.as_bytes();
+        let seen = Hierarchies::from_mountinfo(text, |_| true);
+        assert_eq!(seen.best(), Some(Hierarchy::V2));
         assert_eq!(mounts[0].1, "/sys/fs/cgroup/unified");
         assert_eq!(mounts[1].0, Hierarchy::Memory);
         assert_eq!(mounts[2].0, Hierarchy::Pids);

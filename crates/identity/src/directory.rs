@@ -6,10 +6,11 @@
 //!
 //! **One container in several hierarchies.** On hybrid hosts a runtime makes the same
 //! path in the v1 hierarchies and in v2. All of these ids lead to one container, whose
-//! key is the v2 id. The v1 ones are usually made first, so a container of which only a
-//! v1 id is known waits [`SETTLE_MS`] for a v2 one before it gets its key; until then
-//! [`Directory::container_of`] does not know it. Where no v2 id comes (containers that
-//! live in v1 hierarchies only) the first v1 id is the key.
+//! key is its id in the best hierarchy it is in: v2, or else memory, or else pids. The
+//! best is often made last, so a container that is not (yet) in the best hierarchy of the
+//! host waits [`SETTLE_MS`] for it before it gets its key; until then
+//! [`Directory::container_of`] does not know it. So a container has the same key whatever
+//! the order in which its cgroups were made, and after a restart of the agent.
 
 use crate::{
     cgroups::Hierarchy,
@@ -30,7 +31,7 @@ pub const CGROUPS_MAX: usize = 262_144;
 /// For how many containers facts are kept whose cgroups have not been seen; beyond it new
 /// facts are not ([`Bounds::facts_ignored`]).
 pub const FACTS_KEPT_MAX: usize = 16_384;
-/// How long a container seen in a v1 hierarchy of a hybrid host waits for its v2 id.
+/// How long a container waits for its id in the best hierarchy of the host.
 pub const SETTLE_MS: i64 = 500;
 /// For how long a container without a name is worth asking the runtimes often.
 pub const NAME_AWAITED_S: i64 = 60;
@@ -115,8 +116,8 @@ pub struct Directory {
     boot: BootId,
     node: String,
     scope: Scope,
-    /// Whether a container first seen in a v1 hierarchy may turn up in v2.
-    hybrid: bool,
+    /// The best hierarchy of the host.
+    best: Hierarchy,
     cgroups: HashMap<u64, KnownCgroup>,
     instances: HashMap<Slot, Instance>,
     next_slot: Slot,
@@ -138,14 +139,14 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// An empty table. `hybrid` is whether the host has v1 hierarchies and v2.
+    /// An empty table. `best` is the best hierarchy of the host.
     #[must_use]
-    pub fn new(boot: BootId, node: String, scope: Scope, hybrid: bool) -> Self {
+    pub fn new(boot: BootId, node: String, scope: Scope, best: Hierarchy) -> Self {
         Self {
             boot,
             node,
             scope,
-            hybrid,
+            best,
             cgroups: HashMap::new(),
             instances: HashMap::new(),
             next_slot: 0,
@@ -282,7 +283,7 @@ impl Directory {
 
     /// The container behind a cgroup id, running or recently ended, whether the id is of
     /// its own cgroup or of one below. `None` for what is not watched, is forgotten, or
-    /// (on hybrid hosts, for [`SETTLE_MS`]) has no key yet: ask again later.
+    /// (for [`SETTLE_MS`]) has no key yet: ask again later.
     #[must_use]
     pub fn container_of(&self, id: u64) -> Option<&Container> {
         let known = self.cgroups.get(&id)?;
@@ -344,13 +345,12 @@ impl Directory {
         self.unnamed.iter().filter(awaited).count()
     }
 
-    /// When the newest instance of a runtime's container was seen to start; `None` if it
-    /// was not seen, or was there before the watch.
+    /// The newest instance of a runtime's container, running or ended; `None` if its
+    /// cgroup was not seen.
     #[must_use]
-    pub fn started(&self, runtime_id: &str) -> Option<Timestamp> {
+    pub fn newest(&self, runtime_id: &str) -> Option<&Container> {
         let slot = self.by_runtime_id.get(runtime_id)?.last()?;
-        let container = &self.instances[slot].container;
-        (!container.present_at_start).then_some(container.watched_since)
+        Some(&self.instances[slot].container)
     }
 
     /// How often each bound was hit.
@@ -401,9 +401,9 @@ impl Directory {
     fn add_own(&mut self, slot: Slot, id: u64) {
         let instance = self.instances.get_mut(&slot).expect(SLOT_IS_KNOWN);
         instance.own.push(id);
-        if !instance.settled && Hierarchy::of(id) == Some(Hierarchy::V2) {
+        if !instance.settled && rank(id) < rank(instance.container.key.cgroup) {
             instance.container.key.cgroup = id;
-            self.settle(slot);
+            self.settle_if_best(slot, id);
         }
     }
 
@@ -450,10 +450,14 @@ impl Directory {
         if let Some(facts) = known {
             self.name(slot, &facts);
         }
-        if !self.hybrid || Hierarchy::of(id) == Some(Hierarchy::V2) {
+        self.settle_if_best(slot, id);
+        slot
+    }
+
+    fn settle_if_best(&mut self, slot: Slot, id: u64) {
+        if Hierarchy::of(id) == Some(self.best) {
             self.settle(slot);
         }
-        slot
     }
 
     /// Makes a key final.
@@ -562,6 +566,12 @@ impl Directory {
 }
 
 const SLOT_IS_KNOWN: &str = "a slot is taken from every index when its instance is forgotten";
+
+/// Orders ids by how good their hierarchies are: better ones first.
+fn rank(id: u64) -> (bool, Option<Hierarchy>) {
+    let hierarchy = Hierarchy::of(id);
+    (hierarchy.is_none(), hierarchy)
+}
 
 /// The path of the cgroup that stands for the rest of the host.
 const HOST_ROOT: &[u8] = b"/";

@@ -1,7 +1,7 @@
 //! Who had which IP address, from when to when.
 
 use crate::facts::{Addresses, Facts};
-use ethogram_model::{Endpoint, Timestamp};
+use ethogram_model::{Container, Endpoint, Timestamp};
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
@@ -18,19 +18,25 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// Takes what a runtime tells. `started` is when its container was seen to start,
-    /// if that was seen; it is more exact than the runtime's word after a restart.
-    pub(crate) fn told(&mut self, facts: &Facts, started: Option<Timestamp>, now: Timestamp) {
+    /// Takes what a runtime tells. `newest` is the newest instance of that container whose
+    /// cgroup was seen, if any was: the kernel's word on when it began and ended is more
+    /// exact than the runtime's, which may be told after the end or before a restart.
+    pub(crate) fn told(&mut self, facts: &Facts, newest: Option<&Container>, now: Timestamp) {
         match &facts.addresses {
             Addresses::Untold => {}
             Addresses::Released => self.released(&facts.id, now),
             Addresses::Held { ips, since } => {
+                if let Some(ended) = newest.and_then(|container| container.ended) {
+                    return self.released(&facts.id, ended);
+                }
+                let seen = newest.filter(|container| !container.present_at_start);
+                let from = seen.map_or(*since, |container| container.watched_since);
                 let known = self.by_holder.get(&facts.id).cloned().unwrap_or_default();
                 for ip in known.iter().filter(|ip| !ips.contains(ip)) {
                     self.end(*ip, now);
                 }
                 for ip in ips.iter().filter(|ip| is_own(**ip)) {
-                    self.claim(*ip, facts, started.unwrap_or(*since));
+                    self.claim(*ip, facts, from);
                 }
             }
         }
@@ -104,6 +110,7 @@ fn is_own(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ethogram_model::{BootId, ContainerKey, Name};
 
     fn pod(id: &str, name: &str, ips: &[&str], since: i64) -> Facts {
         Facts {
@@ -183,14 +190,31 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_was_seen_is_believed_over_the_runtime() {
+    fn the_kernel_is_believed_over_the_runtime() {
         let mut endpoints = Endpoints::default();
-        let container = Facts {
+        let told = Facts {
             pod: String::new(),
             name: "web".into(),
             ..pod("a", "", &["10.0.0.5"], 1)
         };
-        endpoints.told(&container, Some(Timestamp(50)), Timestamp(60));
+        let key = ContainerKey {
+            boot: BootId::new("b"),
+            cgroup: 7,
+            incarnation: 0,
+        };
+        let mut seen = Container::unknown(key, Name::default(), Timestamp(50));
+        endpoints.told(&told, Some(&seen), Timestamp(60));
         assert_eq!(drain(&mut endpoints), ["10.0.0.5 container/web 50-now"]);
+        // The runtime's list is older than the end that the kernel told.
+        seen.ended = Some(Timestamp(70));
+        endpoints.told(&told, Some(&seen), Timestamp(80));
+        assert_eq!(drain(&mut endpoints), ["10.0.0.5 container/web 50-70"]);
+        endpoints.told(&told, Some(&seen), Timestamp(90));
+        assert!(drain(&mut endpoints).is_empty());
+        // What was there before the watch began longer ago than that.
+        seen.ended = None;
+        seen.present_at_start = true;
+        endpoints.told(&told, Some(&seen), Timestamp(100));
+        assert_eq!(drain(&mut endpoints), ["10.0.0.5 container/web 1-now"]);
     }
 }

@@ -1,11 +1,11 @@
 //! The one entry point: cgroup events in, containers and endpoints out.
 
 use crate::{
-    cgroups::{Hierarchies, Mode},
+    cgroups::Hierarchies,
     directory::{Bounds, Directory, Scope, Tracking},
     endpoints::Endpoints,
     facts::{Addresses, Facts},
-    runtimes::{self, Demand, Line, REPORTS_MAX, Report, RuntimeStatus, well_known},
+    runtimes::{Demand, Line, REPORTS_MAX, Report, RuntimeEndpoint, RuntimeStatus, well_known},
 };
 use ethogram_model::{BootId, Container, Endpoint, Timestamp};
 use std::{
@@ -27,10 +27,11 @@ pub const RESCAN_S: i64 = 30;
 pub struct Options {
     /// What is watched.
     pub scope: Scope,
-    /// The machine's name; the kernel's host name if `None`.
+    /// The machine's name; the kernel's host name if `None`. In a container with a host name
+    /// of its own, tell it.
     pub node: Option<String>,
     /// The runtimes to ask; the well-known ones if `None`.
-    pub runtimes: Option<Vec<runtimes::Endpoint>>,
+    pub runtimes: Option<Vec<RuntimeEndpoint>>,
     /// Where the host's file system is: below it the well-known runtimes are looked for.
     pub host_root: PathBuf,
     /// The cgroup hierarchies; those of this host if `None`.
@@ -110,8 +111,8 @@ pub struct Identity {
     endpoints: Endpoints,
     hierarchies: Hierarchies,
     /// The containers with addresses that each runtime told last.
-    holders: HashMap<runtimes::Endpoint, HashSet<String>>,
-    statuses: BTreeMap<runtimes::Endpoint, RuntimeStatus>,
+    holders: HashMap<RuntimeEndpoint, HashSet<String>>,
+    statuses: BTreeMap<RuntimeEndpoint, RuntimeStatus>,
     reports: mpsc::Receiver<Report>,
     demand: watch::Sender<Demand>,
     tracking: Vec<(u64, Tracking)>,
@@ -140,15 +141,12 @@ impl Identity {
                 why,
             })?,
         };
-        if hierarchies.mode() == Mode::None {
-            return Err(IdentityError::NoCgroups);
-        }
+        let best = hierarchies.best().ok_or(IdentityError::NoCgroups)?;
         let node = match options.node {
             Some(node) => node,
             None => proc_text("/proc/sys/kernel/hostname")?,
         };
         let boot = BootId::new(&proc_text("/proc/sys/kernel/random/boot_id")?);
-        let hybrid = hierarchies.mode() == Mode::Hybrid;
         let (report, reports) = mpsc::channel(REPORTS_MAX);
         let (demand, demanded) = watch::channel(Demand::default());
         let mut tasks = JoinSet::new();
@@ -160,7 +158,7 @@ impl Identity {
             tasks.spawn_on(line.run(), runtime);
         }
         let mut identity = Self {
-            directory: Directory::new(boot, node, options.scope, hybrid),
+            directory: Directory::new(boot, node, options.scope, best),
             endpoints: Endpoints::default(),
             hierarchies,
             holders: HashMap::new(),
@@ -290,11 +288,11 @@ impl Identity {
 
     fn told(&mut self, facts: &Facts, now: Timestamp) {
         self.directory.told(facts, now);
-        let started = self.directory.started(&facts.id);
-        self.endpoints.told(facts, started, now);
+        let newest = self.directory.newest(&facts.id);
+        self.endpoints.told(facts, newest, now);
     }
 
-    fn told_all(&mut self, runtime: runtimes::Endpoint, all: &[Facts], now: Timestamp) {
+    fn told_all(&mut self, runtime: RuntimeEndpoint, all: &[Facts], now: Timestamp) {
         let holds = |facts: &&Facts| matches!(facts.addresses, Addresses::Held { .. });
         let holding: HashSet<String> = all.iter().filter(holds).map(|f| f.id.clone()).collect();
         let listed: HashSet<&str> = all.iter().map(|facts| facts.id.as_str()).collect();

@@ -43,21 +43,21 @@ pub const REPORTS_MAX: usize = 256;
 
 /// Where a runtime can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Endpoint {
+pub struct RuntimeEndpoint {
     /// What speaks there.
     pub source: Source,
     /// Its socket, or folder.
     pub path: PathBuf,
 }
 
-impl Endpoint {
+impl RuntimeEndpoint {
     fn new(source: Source, path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self { source, path }
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for RuntimeEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.source.as_str(), self.path.display())
     }
@@ -71,7 +71,7 @@ impl fmt::Display for Endpoint {
 )]
 pub struct InvalidEndpoint(String);
 
-impl FromStr for Endpoint {
+impl FromStr for RuntimeEndpoint {
     type Err = InvalidEndpoint;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -102,11 +102,11 @@ pub const WELL_KNOWN: &[(Source, &str)] = &[
 
 /// The well-known endpoints below a root: `/`, or where the host's files are mounted.
 #[must_use]
-pub fn well_known(root: &Path) -> Vec<Endpoint> {
+pub fn well_known(root: &Path) -> Vec<RuntimeEndpoint> {
     let below = |path: &str| root.join(path.trim_start_matches('/'));
     WELL_KNOWN
         .iter()
-        .map(|(source, path)| Endpoint::new(*source, below(path)))
+        .map(|(source, path)| RuntimeEndpoint::new(*source, below(path)))
         .collect()
 }
 
@@ -114,7 +114,7 @@ pub fn well_known(root: &Path) -> Vec<Endpoint> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeStatus {
     /// Which.
-    pub endpoint: Endpoint,
+    pub endpoint: RuntimeEndpoint,
     /// Whether it answers.
     pub state: RuntimeState,
 }
@@ -144,7 +144,7 @@ pub enum RuntimeState {
 #[derive(Debug)]
 pub(crate) enum Report {
     /// All containers a runtime has.
-    All(Endpoint, Vec<Facts>),
+    All(RuntimeEndpoint, Vec<Facts>),
     /// Something of one container.
     One(Facts),
     Status(RuntimeStatus),
@@ -197,7 +197,7 @@ async fn answer<T>(
 
 /// The side of a runtime's task that faces the agent.
 pub(crate) struct Line {
-    endpoint: Endpoint,
+    endpoint: RuntimeEndpoint,
     reports: mpsc::Sender<Report>,
     demand: watch::Receiver<Demand>,
     status: Option<RuntimeState>,
@@ -212,7 +212,7 @@ enum Wake<E> {
 
 impl Line {
     pub(crate) fn new(
-        endpoint: Endpoint,
+        endpoint: RuntimeEndpoint,
         reports: mpsc::Sender<Report>,
         demand: watch::Receiver<Demand>,
     ) -> Self {
@@ -350,10 +350,13 @@ mod tests {
             "docker:/var/run/docker.sock",
             "podman-files:/a:b",
         ] {
-            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<RuntimeEndpoint>().unwrap().to_string(), text);
         }
         assert_eq!(
-            "cri:///run/x".parse::<Endpoint>().unwrap().to_string(),
+            "cri:///run/x"
+                .parse::<RuntimeEndpoint>()
+                .unwrap()
+                .to_string(),
             "cri:/run/x"
         );
         for text in [
@@ -365,7 +368,7 @@ mod tests {
             "/run/containerd.sock",
         ] {
             assert!(
-                text.parse::<Endpoint>()
+                text.parse::<RuntimeEndpoint>()
                     .unwrap_err()
                     .to_string()
                     .contains("cri:PATH")
@@ -376,7 +379,10 @@ mod tests {
     #[test]
     fn well_known_endpoints_are_looked_for_below_a_root() {
         let found = well_known(Path::new("/host"));
-        assert!(found.contains(&Endpoint::new(Source::Cri, "/host/run/crio/crio.sock")));
+        assert!(found.contains(&RuntimeEndpoint::new(
+            Source::Cri,
+            "/host/run/crio/crio.sock"
+        )));
         assert_eq!(found.len(), WELL_KNOWN.len());
     }
 }

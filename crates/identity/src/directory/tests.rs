@@ -13,12 +13,12 @@ fn docker(id: &str) -> Vec<u8> {
     format!("/docker/{id}").into_bytes()
 }
 
-fn directory(scope: Scope, hybrid: bool) -> Directory {
-    Directory::new(BootId::new("boot"), "node1".into(), scope, hybrid)
+fn directory(scope: Scope, best: Hierarchy) -> Directory {
+    Directory::new(BootId::new("boot"), "node1".into(), scope, best)
 }
 
 fn containers_only() -> Directory {
-    directory(Scope::Machine { host: false }, false)
+    directory(Scope::Machine { host: false }, Hierarchy::V2)
 }
 
 fn facts(id: &str, name: &str) -> Facts {
@@ -112,7 +112,7 @@ fn a_hybrid_container_is_one_with_the_key_of_its_v2_id() {
         [7, pids(6), memory(5)],
         [pids(6), 7, memory(5)],
     ] {
-        let mut table = directory(Scope::Machine { host: false }, true);
+        let mut table = directory(Scope::Machine { host: false }, Hierarchy::V2);
         for id in order {
             table.appeared(id, &docker(A), at(1), false);
         }
@@ -132,7 +132,7 @@ fn a_hybrid_container_is_one_with_the_key_of_its_v2_id() {
 
 #[test]
 fn a_v1_only_container_of_a_hybrid_host_gets_its_v1_key_after_a_moment() {
-    let mut table = directory(Scope::Machine { host: false }, true);
+    let mut table = directory(Scope::Machine { host: false }, Hierarchy::V2);
     table.appeared(memory(5), &docker(A), at(1), false);
     table.appeared(pids(6), &docker(A), at(1), false);
     table.tick(at(1));
@@ -143,7 +143,7 @@ fn a_v1_only_container_of_a_hybrid_host_gets_its_v1_key_after_a_moment() {
     table.appeared(7, &docker(A), at(3), false);
     assert_eq!(table.container_of(7).unwrap().key.cgroup, memory(5));
 
-    let mut quick = directory(Scope::Machine { host: false }, true);
+    let mut quick = directory(Scope::Machine { host: false }, Hierarchy::V2);
     quick.appeared(memory(5), &docker(A), at(1), false);
     quick.appeared(pids(6), &docker(A), at(1), false);
     quick.gone(pids(6), at(1));
@@ -157,10 +157,23 @@ fn a_v1_only_container_of_a_hybrid_host_gets_its_v1_key_after_a_moment() {
 }
 
 #[test]
-fn a_v1_host_knows_its_containers_at_once() {
-    let mut table = directory(Scope::Machine { host: false }, false);
+fn a_v1_container_has_the_key_of_its_memory_cgroup() {
+    let table = || directory(Scope::Machine { host: false }, Hierarchy::Memory);
+    for order in [[memory(5), pids(6)], [pids(6), memory(5)]] {
+        let mut table = table();
+        for id in order {
+            table.appeared(id, &docker(A), at(1), false);
+        }
+        for id in order {
+            assert_eq!(table.container_of(id).unwrap().key.cgroup, memory(5));
+        }
+    }
+    // On a hybrid host it waits for a v2 id in vain.
+    let mut table = directory(Scope::Machine { host: false }, Hierarchy::V2);
+    table.appeared(pids(6), &docker(A), at(1), false);
     table.appeared(memory(5), &docker(A), at(1), false);
-    assert_eq!(table.container_of(memory(5)).unwrap().key.cgroup, memory(5));
+    table.tick(at(2));
+    assert_eq!(table.container_of(pids(6)).unwrap().key.cgroup, memory(5));
 }
 
 #[test]
@@ -287,12 +300,12 @@ fn only_what_is_asked_for_is_watched() {
         (record.clone(), &container[..], Ignore),
     ] {
         assert_eq!(
-            directory(scope.clone(), false).should_track(path),
+            directory(scope.clone(), Hierarchy::V2).should_track(path),
             expected,
             "{scope:?} {path:?}"
         );
     }
-    let mut table = directory(record, false);
+    let mut table = directory(record, Hierarchy::V2);
     table.appeared(3, b"/ethogram/run-1", at(1), false);
     table.appeared(4, b"/ethogram/run-1/sub", at(1), false);
     let command = table.container_of(4).unwrap();
@@ -302,7 +315,7 @@ fn only_what_is_asked_for_is_watched() {
 
 #[test]
 fn with_the_host_every_process_has_a_workload() {
-    let mut table = directory(Scope::Machine { host: true }, false);
+    let mut table = directory(Scope::Machine { host: true }, Hierarchy::V2);
     for (id, path) in [
         (1, "/"),
         (2, "/system.slice"),
@@ -345,13 +358,14 @@ fn who_knows_most_is_believed() {
 }
 
 #[test]
-fn starts_that_were_seen_are_known() {
+fn the_newest_instance_of_a_container_is_known() {
     let mut table = containers_only();
+    assert_eq!(table.newest(A), None);
     table.appeared(7, &docker(A), at(1), true);
-    assert_eq!(table.started(A), None);
     table.gone(7, at(2));
+    assert_eq!(table.newest(A).unwrap().ended, Some(at(2)));
     table.appeared(8, &docker(A), at(3), false);
-    assert_eq!(table.started(A), Some(at(3)));
+    assert_eq!(table.newest(A).unwrap().watched_since, at(3));
 }
 
 /// What can happen to a few cgroups of a few containers.
@@ -375,12 +389,16 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn best() -> impl Strategy<Value = Hierarchy> {
+    prop::sample::select(vec![Hierarchy::V2, Hierarchy::Memory, Hierarchy::Pids])
+}
+
 proptest! {
     /// Whatever the order of events, an instance's key never changes once it was given
     /// out, no two instances share one, and an ended instance stays ended.
     #[test]
-    fn keys_are_for_ever(hybrid: bool, events in prop::collection::vec(event(), 0..60)) {
-        let mut table = directory(Scope::Machine { host: false }, hybrid);
+    fn keys_are_for_ever(best in best(), events in prop::collection::vec(event(), 0..60)) {
+        let mut table = directory(Scope::Machine { host: false }, best);
         let other = A.replace('0', "f");
         let paths = [docker(A), docker(&other), [&docker(A)[..], b"/x"].concat(), b"/system.slice".to_vec()];
         let mut given: HashMap<ContainerKey, Container> = HashMap::new();

@@ -4,7 +4,7 @@ use ethogram_identity::{
     CgroupEvent, Identity, Options, RuntimeState, Scope,
     cgroups::{Hierarchies, Hierarchy, Mount},
     facts::Source,
-    runtimes::Endpoint,
+    runtimes::RuntimeEndpoint,
 };
 use ethogram_model::{Container, Timestamp};
 use std::{
@@ -51,7 +51,7 @@ impl Host {
 
     pub(crate) fn agent(&self, runtimes: &[(Source, &str)]) -> Agent {
         let tokio = Runtime::new().unwrap();
-        let endpoint = |(source, name): &(Source, &str)| Endpoint {
+        let endpoint = |(source, name): &(Source, &str)| RuntimeEndpoint {
             source: *source,
             path: self.path(name),
         };
