@@ -15,11 +15,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// Every grouping with the word that JSON and options use.
-    pub const WORDS: &'static [(Self, &'static str)] =
-        &[(Self::Container, "container"), (Self::Workload, "workload")];
-
-    /// The word for it.
+    /// The word that JSON and options use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -172,6 +172,43 @@ fn subjects_are_what_a_reader_thinks_of() {
 }
 
 #[test]
+fn what_only_shares_a_name_stays_apart() {
+    let recreated = Container {
+        pod_uid: "uid-2".into(),
+        ..web(2)
+    };
+    let unit = |cgroup, node: &str| Container {
+        node: node.into(),
+        id: "cron.service".into(),
+        pod: String::new(),
+        pod_uid: String::new(),
+        namespace: String::new(),
+        workload: Workload {
+            kind: "unit".into(),
+            name: "cron.service".into(),
+        },
+        ..web(cgroup)
+    };
+    let pods = [web(1), recreated];
+    let units = [unit(3, "node-1"), unit(4, "node-2")];
+    for (group, containers) in [
+        (Group::Container, &pods),
+        (Group::Container, &units),
+        (Group::Workload, &units),
+    ] {
+        let facts = Facts {
+            containers,
+            ..Facts::default()
+        };
+        let summary = summary(&facts, |o| {
+            o.group = group;
+            o.empty = true;
+        });
+        assert_eq!(summary.subjects.len(), 2, "{group:?} {containers:?}");
+    }
+}
+
+#[test]
 fn one_subject_has_the_labels_all_its_containers_have() {
     let containers = [
         Container {
@@ -336,6 +373,11 @@ fn an_address_is_named_by_who_had_it_then() {
         ("unknown", egress("10.0.0.9", 200), None),
         ("the first owner", egress("10.0.0.1", 150), Some("pod/old")),
         ("the second owner", egress("10.0.0.1", 250), Some("pod/new")),
+        (
+            "at its last moment",
+            egress("10.0.0.1", 180),
+            Some("pod/old"),
+        ),
         ("before anyone", egress("10.0.0.1", 50), None),
         ("between", egress("10.0.0.1", 190), None),
         (
@@ -439,7 +481,15 @@ fn completeness_says_when_nobody_watched() {
     };
     // A container, the runs, (gaps, broken off).
     type Case<'a> = (&'a str, Container, Vec<Run>, &'a str, &'a [i64]);
-    let cases: [Case; 10] = [
+    let just_died = [now - 5];
+    let cases: [Case; 11] = [
+        (
+            "a crash a moment ago",
+            web(1),
+            vec![run(90, now - 5, false), run(now - 3, now, false)],
+            &format!("{}-{}", now - 5, now - 3),
+            &just_died,
+        ),
         ("nothing known of runs", web(1), vec![], "", &[]),
         (
             "watched all along",
