@@ -275,6 +275,12 @@ impl Sensor {
         self.gone.insert(cgroup);
     }
 
+    /// The tally of a cgroup's behaviour as it stands.
+    #[must_use]
+    pub fn tally(&self, cgroup: u64, behaviour: &Behaviour) -> Option<Tally> {
+        self.table.tally(cgroup, behaviour)
+    }
+
     /// Rows in memory.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -239,6 +239,12 @@ impl Table {
             .collect()
     }
 
+    /// The tally of a row, if there is one.
+    pub(crate) fn tally(&self, cgroup: u64, behaviour: &Behaviour) -> Option<Tally> {
+        let index = self.index.get(&(cgroup, behaviour.clone()))?;
+        self.rows[*index as usize].as_ref().map(|row| row.tally)
+    }
+
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
         self.index.len()

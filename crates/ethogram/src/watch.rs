@@ -1,0 +1,350 @@
+//! The watch: what the kernel counted, joined with whose it is, as reports for a store.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use ethogram_identity::{
+    Identity, Tracking,
+    cgroups::{Hierarchies, Hierarchy},
+};
+use ethogram_model::{
+    Behaviour, BootId, Container, ContainerKey, Loss, LossReason, Name, Observation, Run, Tally,
+    Timestamp,
+};
+use ethogram_sensor::{CgroupChange, Change, Sensor, Update, V1Controller};
+use ethogram_store::Report;
+use tokio::runtime::Handle;
+
+use crate::{clock::now, host};
+
+/// How long a change waits for its container before it is reported under its bare cgroup.
+const PLACE_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long after its end a container's place in the kernel is kept, for late events.
+const FORGET_AFTER: Duration = Duration::from_secs(5);
+
+/// Changes that may wait for their containers, over all cgroups; beyond it they are
+/// reported under their bare cgroups at once.
+const UNPLACED_MAX: usize = 100_000;
+
+/// Sensor and identity together.
+pub(crate) struct Watch {
+    sensor: Sensor,
+    identity: Identity,
+    run: Run,
+    /// What was decided about each cgroup.
+    tracking: HashMap<u64, Tracking>,
+    /// Cgroups that count for a container: its own and those nested in it.
+    members: HashMap<ContainerKey, BTreeSet<u64>>,
+    /// Changes of cgroups whose container is not known yet, and since when they wait.
+    unplaced: HashMap<u64, (Timestamp, HashMap<Behaviour, (Tally, Name)>)>,
+    /// Losses by container, reason and cgroup.
+    losses: HashMap<(ContainerKey, LossReason), HashMap<u64, u64>>,
+    ended: Vec<(Timestamp, ContainerKey)>,
+    unattributed: u64,
+}
+
+/// The v1 hierarchy that tells containers apart where the v2 one does not.
+pub(crate) fn v1_controller(hierarchies: &Hierarchies) -> Option<V1Controller> {
+    let mounted = |wanted| {
+        hierarchies
+            .mounts
+            .iter()
+            .any(|mount| mount.hierarchy == wanted)
+    };
+    if mounted(Hierarchy::Memory) {
+        Some(V1Controller::Memory)
+    } else if mounted(Hierarchy::Pids) {
+        Some(V1Controller::Pids)
+    } else {
+        None
+    }
+}
+
+/// A run that begins now.
+fn new_run(boot: BootId, node: String) -> Run {
+    let started = now();
+    Run {
+        id: format!("{}-{}-{}", boot.as_str(), std::process::id(), started.0),
+        boot,
+        node,
+        hooks: "tracepoint".to_owned(),
+        started,
+        last_alive: started,
+        ended_cleanly: false,
+    }
+}
+
+impl Watch {
+    /// Starts to count and to ask who is who. The hooks are attached when this returns;
+    /// what was there before is in the first report.
+    pub(crate) fn start(
+        sensor: &ethogram_sensor::Options,
+        identity: ethogram_identity::Options,
+        runtime: &Handle,
+    ) -> Result<Self> {
+        let node = identity.node.clone().map_or_else(host::node, Ok)?;
+        let identity = ethogram_identity::Options {
+            node: Some(node.clone()),
+            ..identity
+        };
+        let sensor = Sensor::start(sensor)?;
+        let run = new_run(host::boot()?, node);
+        let identity = Identity::start(identity, runtime, now())?;
+        let mut watch = Self {
+            sensor,
+            identity,
+            run,
+            tracking: HashMap::new(),
+            members: HashMap::new(),
+            unplaced: HashMap::new(),
+            losses: HashMap::new(),
+            ended: Vec::new(),
+            unattributed: 0,
+        };
+        // Decide about what is there before looking back at it.
+        let update = watch.identity.poll(now());
+        watch.decide(&update.tracking)?;
+        watch.sensor.look_back().context("the look-back failed")?;
+        Ok(watch)
+    }
+
+    pub(crate) fn run(&self) -> &Run {
+        &self.run
+    }
+
+    pub(crate) fn sensor(&self) -> &Sensor {
+        &self.sensor
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Events that were lost and cannot be charged to any container.
+    pub(crate) fn unattributed_losses(&self) -> u64 {
+        self.unattributed
+    }
+
+    /// Waits for a reason to tick early, at most for `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        self.sensor.wait(timeout);
+    }
+
+    /// All that changed since the last tick.
+    pub(crate) fn tick(&mut self) -> Result<Report> {
+        let update = self.sensor.collect()?;
+        let time = now();
+        for event in &update.cgroups {
+            self.identity.cgroup_event(match event.change {
+                CgroupChange::Appeared => ethogram_identity::CgroupEvent::Appeared {
+                    id: event.id,
+                    path: event.path.to_bytes(),
+                    time: event.time,
+                },
+                CgroupChange::Gone => ethogram_identity::CgroupEvent::Gone {
+                    id: event.id,
+                    time: event.time,
+                },
+            });
+        }
+        let known = self.identity.poll(time);
+        self.decide(&known.tracking)?;
+        let mut report = Report::empty(self.run.clone());
+        report.run.last_alive = time;
+        self.run.last_alive = time;
+        self.note_ends(&known.containers);
+        report.containers = known.containers;
+        report.endpoints = known.endpoints;
+        self.take(update, time, &mut report);
+        self.forget_ended(time);
+        Ok(report)
+    }
+
+    /// Stops counting and reports the rest.
+    pub(crate) fn finish(mut self) -> Result<Report> {
+        self.sensor.detach();
+        let mut report = self.tick()?;
+        // Whatever still has no container is reported under its bare cgroup now.
+        for cgroup in self.unplaced.keys().copied().collect::<Vec<_>>() {
+            self.place_bare(cgroup, &mut report);
+        }
+        report.run.ended_cleanly = true;
+        Ok(report)
+    }
+
+    fn decide(&mut self, tracking: &[(u64, Tracking)]) -> Result<()> {
+        for &(cgroup, decision) in tracking {
+            self.tracking.insert(cgroup, decision);
+            self.sensor
+                .set_policy(cgroup, decision == Tracking::Track)?;
+        }
+        self.sensor.publish_policies();
+        Ok(())
+    }
+
+    fn take(&mut self, update: Update, time: Timestamp, report: &mut Report) {
+        for change in update.changes {
+            self.place_or_keep(change, time, report);
+        }
+        let waiting: Vec<u64> = self.unplaced.keys().copied().collect();
+        let crowded = self
+            .unplaced
+            .values()
+            .map(|(_, rows)| rows.len())
+            .sum::<usize>()
+            > UNPLACED_MAX;
+        for cgroup in waiting {
+            self.place_kept(cgroup, time, crowded, report);
+        }
+        for (cgroup, loss) in update.losses {
+            self.lose(cgroup, loss, report);
+        }
+        self.unattributed = update.losses_unbooked;
+    }
+
+    fn place_or_keep(&mut self, change: Change, time: Timestamp, report: &mut Report) {
+        let Change {
+            cgroup,
+            behaviour,
+            tally,
+            example,
+        } = change;
+        if self.tracking.get(&cgroup) == Some(&Tracking::Ignore) {
+            return; // counted before it was decided that nobody asked
+        }
+        match self
+            .identity
+            .container_of(cgroup)
+            .map(|container| container.key.clone())
+        {
+            Some(key) => {
+                let observation = self.observe(key, cgroup, behaviour, tally, example);
+                report.observations.push(observation);
+            }
+            None => {
+                let (_, rows) = self
+                    .unplaced
+                    .entry(cgroup)
+                    .or_insert_with(|| (time, HashMap::new()));
+                rows.insert(behaviour, (tally, example));
+            }
+        }
+    }
+
+    /// An observation of a container: the sum over the cgroups that count for it.
+    fn observe(
+        &mut self,
+        container: ContainerKey,
+        cgroup: u64,
+        behaviour: Behaviour,
+        tally: Tally,
+        example: Name,
+    ) -> Observation {
+        let members = self.members.entry(container.clone()).or_default();
+        members.insert(cgroup);
+        let others = members.iter().filter(|&&member| member != cgroup);
+        let tally = others
+            .filter_map(|&member| self.sensor.tally(member, &behaviour))
+            .fold(tally, Tally::plus);
+        Observation {
+            container,
+            behaviour,
+            tally,
+            example,
+        }
+    }
+
+    /// Reports what waited for a container that is known by now, or for too long.
+    fn place_kept(&mut self, cgroup: u64, time: Timestamp, crowded: bool, report: &mut Report) {
+        let Some((since, _)) = self.unplaced.get(&cgroup) else {
+            return;
+        };
+        let late = time.0 - since.0 > PLACE_WITHIN.as_nanos() as i64;
+        if self.tracking.get(&cgroup) == Some(&Tracking::Ignore) {
+            self.unplaced.remove(&cgroup);
+        } else if let Some(key) = self.identity.container_of(cgroup).map(|c| c.key.clone()) {
+            let (_, rows) = self.unplaced.remove(&cgroup).unwrap_or_default();
+            for (behaviour, (tally, example)) in rows {
+                let observation = self.observe(key.clone(), cgroup, behaviour, tally, example);
+                report.observations.push(observation);
+            }
+        } else if late || crowded {
+            self.place_bare(cgroup, report);
+        }
+    }
+
+    /// Reports what is known of a cgroup without a container, as a container without a name.
+    fn place_bare(&mut self, cgroup: u64, report: &mut Report) {
+        let Some((since, rows)) = self.unplaced.remove(&cgroup) else {
+            return;
+        };
+        let key = ContainerKey {
+            boot: self.run.boot.clone(),
+            cgroup,
+            incarnation: 0,
+        };
+        let mut container = Container::unknown(key.clone(), Name::default(), since);
+        container.node.clone_from(&self.run.node);
+        report.containers.push(container);
+        for (behaviour, (tally, example)) in rows {
+            report.observations.push(Observation {
+                container: key.clone(),
+                behaviour,
+                tally,
+                example,
+            });
+        }
+    }
+
+    fn lose(&mut self, cgroup: u64, loss: Loss, report: &mut Report) {
+        if self.tracking.get(&cgroup) == Some(&Tracking::Ignore) {
+            return;
+        }
+        let key = match self.identity.container_of(cgroup) {
+            Some(container) => container.key.clone(),
+            None => ContainerKey {
+                boot: self.run.boot.clone(),
+                cgroup,
+                incarnation: 0,
+            },
+        };
+        let by_cgroup = self.losses.entry((key.clone(), loss.reason)).or_default();
+        by_cgroup.insert(cgroup, loss.count);
+        let count = by_cgroup.values().sum();
+        report.losses.push((
+            key,
+            Loss {
+                reason: loss.reason,
+                count,
+            },
+        ));
+    }
+
+    fn note_ends(&mut self, containers: &[Container]) {
+        for container in containers {
+            if let Some(ended) = container.ended {
+                self.ended.push((ended, container.key.clone()));
+            }
+        }
+    }
+
+    /// Makes room in the kernel for the cgroups of containers that ended a while ago.
+    fn forget_ended(&mut self, time: Timestamp) {
+        let due = |ended: &Timestamp| time.0 - ended.0 > FORGET_AFTER.as_nanos() as i64;
+        let (gone, kept) = std::mem::take(&mut self.ended)
+            .into_iter()
+            .partition(|(ended, _)| due(ended));
+        self.ended = kept;
+        for (_, key) in gone as Vec<_> {
+            for cgroup in self.members.remove(&key).into_iter().flatten() {
+                self.sensor.forget(cgroup);
+                self.tracking.remove(&cgroup);
+            }
+            self.losses.retain(|(container, _), _| *container != key);
+        }
+    }
+}
