@@ -112,8 +112,8 @@ fn io_or_full(doing: &'static str, path: PathBuf, source: io::Error) -> StoreErr
     }
 }
 
-/// Creates the directory, and the file so that only its owner may read it; SQLite gives
-/// its companions the same mode.
+/// Creates the file so that only its owner may read it; SQLite gives its companions the
+/// same mode.
 pub(super) fn create_file(path: &Path) -> Result<(), StoreError> {
     OpenOptions::new()
         .create(true)

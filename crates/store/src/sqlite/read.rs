@@ -6,7 +6,7 @@ use ethogram_model::{
     Access, Behaviour, BootId, Container, ContainerKey, Endpoint, Kind, Labels, Loss, LossReason,
     Name, Observation, Protocol, Run, Runtime, Selection, Status, Tally, Timestamp, Workload,
 };
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, params_from_iter};
 use std::{
     fmt::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -108,8 +108,10 @@ pub(super) fn observations(
     visit: &mut dyn FnMut(Observation) -> ControlFlow<()>,
 ) -> Result<(), Problem> {
     let mut texts = Texts {
-        connection,
+        statement: connection.prepare_cached("SELECT text FROM text WHERE id = ?1")?,
         recent: RecentMap::new(TEXTS_CACHED_MAX),
+        last_source: (0, Name::default()),
+        empty: Name::default(),
     };
     let (sql, times) = observations_sql(selection);
     let mut statement = connection.prepare_cached(&sql)?;
@@ -173,7 +175,7 @@ fn observation(
 ) -> Result<Observation, Problem> {
     let behaviour = Behaviour {
         kind: known(row.get(0)?, Kind::from_number, "kind")?,
-        source: texts.text(row.get(1)?)?,
+        source: texts.source(row.get(1)?)?,
         target: texts.text(row.get(2)?)?,
         protocol: known(row.get(3)?, Protocol::from_number, "protocol")?,
         port: row.get(4)?,
@@ -189,7 +191,7 @@ fn observation(
         container: container.clone(),
         behaviour,
         tally,
-        example: name(row, 10)?,
+        example: texts.example(row, 10)?,
     })
 }
 
@@ -199,19 +201,35 @@ fn known<T>(number: u8, of: impl Fn(u8) -> Option<T>, what: &str) -> Result<T, P
 
 /// Looks texts up by number. Rows share most of theirs.
 struct Texts<'a> {
-    connection: &'a Connection,
+    statement: CachedStatement<'a>,
     recent: RecentMap<i64, Name>,
+    /// Rows come in the order of their sources, so the next one's is mostly the same.
+    last_source: (i64, Name),
+    empty: Name,
 }
 
 impl Texts<'_> {
+    fn source(&mut self, id: i64) -> Result<Name, Problem> {
+        if self.last_source.0 != id {
+            self.last_source = (id, self.text(id)?);
+        }
+        Ok(self.last_source.1.clone())
+    }
+
+    /// The example of a row; most have none, and share it.
+    fn example(&self, row: &Row<'_>, column: usize) -> Result<Name, Problem> {
+        let example = row.get_ref(column)?.as_str().map_err(not_text)?;
+        if example.is_empty() {
+            return Ok(self.empty.clone());
+        }
+        Ok(Name::from_escaped(example))
+    }
+
     fn text(&mut self, id: i64) -> Result<Name, Problem> {
         if let Some(text) = self.recent.get(&id) {
             return Ok(text);
         }
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT text FROM text WHERE id = ?1")?;
-        let mut rows = statement.query([id])?;
+        let mut rows = self.statement.query([id])?;
         let row = rows
             .next()?
             .ok_or_else(|| Problem::Damaged(format!("text number {id} is missing")))?;
