@@ -202,6 +202,8 @@ pub(crate) struct Line {
     demand: watch::Receiver<Demand>,
     status: Option<RuntimeState>,
     asked: Instant,
+    /// How many containers had appeared when the runtime was asked last.
+    asked_for: u64,
 }
 
 /// Why a runtime is asked again.
@@ -222,6 +224,7 @@ impl Line {
             demand,
             status: None,
             asked: Instant::now(),
+            asked_for: 0,
         }
     }
 
@@ -293,34 +296,32 @@ impl Line {
     /// Notes that the runtime is asked now. Demand from here on asks for another answer.
     fn asking(&mut self) {
         self.asked = Instant::now();
-        self.demand.mark_unchanged();
+        self.asked_for = self.demand.borrow_and_update().appeared;
     }
 
     /// Waits until the runtime is to be asked again, or says something by itself.
     async fn wake<E>(&mut self, event: impl Future<Output = E>) -> Result<Wake<E>, Failure> {
-        let gap = Duration::from_millis(POLL_GAP_MS);
-        let pause = |demand: Demand| {
-            let seconds = if demand.unnamed {
+        let gap = self.asked + Duration::from_millis(POLL_GAP_MS);
+        let mut event = std::pin::pin!(event);
+        loop {
+            let demand = *self.demand.borrow_and_update();
+            // It may have appeared while the last answer was on its way.
+            if demand.appeared != self.asked_for {
+                sleep_until(gap).await;
+                return Ok(Wake::Ask);
+            }
+            let pause_s = if demand.unnamed {
                 UNNAMED_POLL_S
             } else {
                 REFRESH_S
             };
-            Duration::from_secs(seconds)
-        };
-        let mut event = std::pin::pin!(event);
-        loop {
-            let before = *self.demand.borrow_and_update();
             tokio::select! {
                 told = &mut event => {
-                    sleep_until(self.asked + gap).await;
+                    sleep_until(gap).await;
                     return Ok(Wake::Event(told));
                 }
-                () = sleep_until(self.asked + pause(before)) => return Ok(Wake::Ask),
+                () = sleep_until(self.asked + Duration::from_secs(pause_s)) => return Ok(Wake::Ask),
                 changed = self.demand.changed() => changed.map_err(|_| Failure::Ended)?,
-            }
-            if self.demand.borrow().appeared != before.appeared {
-                sleep_until(self.asked + gap).await;
-                return Ok(Wake::Ask);
             }
         }
     }
@@ -374,6 +375,39 @@ mod tests {
                     .contains("cri:PATH")
             );
         }
+    }
+
+    /// How long the runtime is left alone after a question, in virtual milliseconds.
+    async fn left_alone(line: &mut Line) -> u128 {
+        line.wake(std::future::pending::<()>()).await.unwrap();
+        line.asked.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_is_asked_when_there_is_a_reason() {
+        let (reports, _listener) = mpsc::channel(1);
+        let (demand, demanded) = watch::channel(Demand::default());
+        let endpoint = RuntimeEndpoint::new(Source::Cri, "/run/x");
+        let mut line = Line::new(endpoint, reports, demanded);
+        line.asking();
+        assert_eq!(left_alone(&mut line).await, 10_000, "nothing is wanted");
+        line.asking();
+        demand.send_modify(|demand| demand.appeared += 1);
+        assert_eq!(
+            left_alone(&mut line).await,
+            50,
+            "one appeared while the answer was on its way"
+        );
+        line.asking();
+        demand.send_modify(|demand| demand.unnamed = true);
+        assert_eq!(left_alone(&mut line).await, 1_000, "one waits for its name");
+        line.asking();
+        let heard = line.wake(std::future::ready(())).await;
+        assert!(matches!(heard, Ok(Wake::Event(()))));
+        assert_eq!(line.asked.elapsed().as_millis(), 50);
+        drop(demand);
+        let ended = line.wake(std::future::pending::<()>()).await;
+        assert!(matches!(ended, Err(Failure::Ended)));
     }
 
     #[test]
