@@ -1,9 +1,6 @@
 //! The real `ethogram` binary, run as a user would.
 
-use crate::{
-    node::{Node, command_in},
-    testbed::run,
-};
+use crate::{node::Node, testbed::run};
 use anyhow::{Context, Result, bail, ensure};
 use ethogram_view::{Document, Subject};
 use rustix::process::{Pid, Signal, kill_process};
@@ -63,6 +60,22 @@ pub struct Setup<'a> {
     pub podman: Option<&'a Path>,
 }
 
+impl Setup<'_> {
+    /// What comes before the agent's own command line.
+    fn command(&self) -> Result<Command> {
+        // An agent does not outlive a test run that is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some(node) = self.node {
+            let namespace = node.mount_namespace()?;
+            command
+                .arg("nsenter")
+                .arg(format!("--mount={}", namespace.display()));
+        }
+        Ok(command)
+    }
+}
+
 /// A running `ethogram agent`. It is killed when dropped.
 #[derive(Debug)]
 pub struct Agent {
@@ -85,8 +98,12 @@ impl Agent {
             .create(true)
             .append(true)
             .open(dir.join("log"))?;
-        let mut command = command_in(setup.node, &binary()?)?;
-        command.arg("agent").arg("--data-dir").arg(dir.join("data"));
+        let mut command = setup.command()?;
+        command
+            .arg(binary()?)
+            .arg("agent")
+            .arg("--data-dir")
+            .arg(dir.join("data"));
         command.arg("--socket").arg(dir.join("socket"));
         for (option, path) in [
             ("--cri-socket", setup.cri),

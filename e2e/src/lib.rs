@@ -6,5 +6,6 @@ pub mod dvwa;
 pub mod engine;
 pub mod expected;
 pub mod node;
+pub mod sockets;
 pub mod testbed;
 pub mod truth;

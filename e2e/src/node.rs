@@ -11,7 +11,7 @@ use crate::{
             PodSandboxMetadata,
         },
     },
-    testbed,
+    sockets, testbed,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use std::{
@@ -19,18 +19,15 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The namespace of every pod of the testbed.
 pub const NAMESPACE: &str = "dvwa";
 /// The node's own address on the pods' bridge: the peer that a request from the node has.
 pub const NODE_ADDRESS: &str = "10.89.7.1";
-/// How long a server in a pod may take to listen, or a client to connect.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -114,16 +111,15 @@ impl Node {
         testbed::run_script("node.sh", &["down", &self.name]).map(drop)
     }
 
-    /// The options of `nsenter` that make a command a process of the node: it sees the
-    /// node's mounts (hence its cgroup hierarchies), but runs in the machine's network.
+    /// The node's mount namespace, in which a command sees the node's cgroup hierarchies.
     ///
     /// # Errors
     /// When the node does not run.
-    pub fn view(&self) -> Result<Vec<String>> {
+    pub fn mount_namespace(&self) -> Result<PathBuf> {
         let pidfile = directory(&self.name).join("containerd.pid");
         let pid = fs::read_to_string(&pidfile)
             .with_context(|| format!("node {} does not run: {}", self.name, pidfile.display()))?;
-        Ok(vec![format!("--mount=/proc/{}/ns/mnt", pid.trim())])
+        Ok(format!("/proc/{}/ns/mnt", pid.trim()).into())
     }
 
     /// Does something in the node's network.
@@ -274,7 +270,7 @@ pub struct ContainerSpec {
     pub memory_mebibytes: i64,
 }
 
-/// A running pod.
+/// A running pod, removed when dropped.
 #[derive(Debug)]
 pub struct Pod<'node> {
     node: &'node Node,
@@ -325,14 +321,13 @@ impl Pod<'_> {
         self.node.get(&self.ip, path)
     }
 
-    /// Waits until something in it listens on a TCP port. It looks at the kernel's table
-    /// of sockets: a trial connection would be a behaviour of the pod.
+    /// Waits until something in it listens on a TCP port.
     ///
     /// # Errors
-    /// When nothing listens in time; the text has the container's log.
+    /// When nothing does in time; the text has the container's log.
     pub fn wait_listening(&self, port: u16) -> Result<()> {
-        self.wait_socket(|socket| socket.local_port == port && socket.state == TCP_LISTEN)
-            .with_context(|| format!("nothing listens on port {port} of {}", self.spec.name))
+        sockets::wait_listening(self.node.cri.container_pid(&self.container)?, port)
+            .with_context(|| format!("pod {} said: {}", self.spec.name, self.log()))
     }
 
     /// Waits until something in it is connected to a TCP port elsewhere.
@@ -340,31 +335,20 @@ impl Pod<'_> {
     /// # Errors
     /// When nothing is in time; the text has the container's log.
     pub fn wait_connected(&self, port: u16) -> Result<()> {
-        self.wait_socket(|socket| socket.remote_port == port && socket.state == TCP_ESTABLISHED)
-            .with_context(|| format!("{} is not connected to any port {port}", self.spec.name))
+        sockets::wait_connected(self.node.cri.container_pid(&self.container)?, port)
+            .with_context(|| format!("pod {} said: {}", self.spec.name, self.log()))
     }
 
-    fn wait_socket(&self, is: impl Fn(&TcpSocket) -> bool) -> Result<()> {
-        let pid = self.node.cri.container_pid(&self.container)?;
-        let deadline = Instant::now() + SERVER_TIMEOUT;
-        while Instant::now() < deadline && Path::new(&format!("/proc/{pid}")).exists() {
-            if tcp_sockets(pid).iter().any(&is) {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
+    /// What its container printed, for those who wait in vain.
+    fn log(&self) -> String {
         let log = PathBuf::from(&self.config.log_directory)
             .join(format!("{}.log", self.spec.container.name));
-        let log = fs::read_to_string(log).unwrap_or_else(|error| error.to_string());
-        bail!("the container's log says: {log}")
+        fs::read_to_string(log).unwrap_or_else(|error| error.to_string())
     }
 
-    /// Ends it.
-    ///
-    /// # Errors
-    /// As the runtime says.
-    pub fn remove(self) -> Result<()> {
-        self.node.cri.remove_sandbox(&self.sandbox)
+    /// Leaves it running: somebody else ends it.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 
     fn container_config(&self, spec: &ContainerSpec) -> Result<ContainerConfig> {
@@ -427,6 +411,15 @@ impl Pod<'_> {
     }
 }
 
+impl Drop for Pod<'_> {
+    fn drop(&mut self) {
+        // A failing test must not fail those after it, whose pods may have the same name.
+        if let Err(error) = self.node.cri.remove_sandbox(&self.sandbox) {
+            eprintln!("cannot remove pod {}: {error:#}", self.spec.name);
+        }
+    }
+}
+
 fn directory(node: &str) -> PathBuf {
     testbed::state_dir().join("nodes").join(node)
 }
@@ -447,50 +440,4 @@ fn kubernetes_labels(spec: &PodSpec) -> HashMap<String, String> {
     ]
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .into()
-}
-
-/// States of a TCP socket, as the kernel's table has them.
-const TCP_ESTABLISHED: &str = "01";
-const TCP_LISTEN: &str = "0A";
-
-/// A line of the kernel's table of TCP sockets.
-struct TcpSocket {
-    local_port: u16,
-    remote_port: u16,
-    state: String,
-}
-
-/// The TCP sockets of a process's network namespace.
-fn tcp_sockets(pid: u32) -> Vec<TcpSocket> {
-    let port = |address: &str| {
-        let (_, port) = address.rsplit_once(':')?;
-        u16::from_str_radix(port, 16).ok()
-    };
-    // Columns: number, local ADDRESS:PORT, remote ADDRESS:PORT, state, ...
-    let socket = |line: &str| {
-        let mut columns = line.split_whitespace().skip(1);
-        Some(TcpSocket {
-            local_port: port(columns.next()?)?,
-            remote_port: port(columns.next()?)?,
-            state: columns.next()?.to_owned(),
-        })
-    };
-    ["tcp", "tcp6"]
-        .iter()
-        .filter_map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).ok())
-        .flat_map(|text| text.lines().filter_map(socket).collect::<Vec<_>>())
-        .collect()
-}
-
-/// A command that runs with a node's view where one is given.
-///
-/// # Errors
-/// When the node does not run.
-pub fn command_in(node: Option<&Node>, program: &Path) -> Result<Command> {
-    let Some(node) = node else {
-        return Ok(Command::new(program));
-    };
-    let mut command = Command::new("nsenter");
-    command.args(node.view()?).arg("--").arg(program);
-    Ok(command)
 }

@@ -45,5 +45,6 @@ fn dvwa() -> Result<()> {
         dvwa.play(Scenario::default())?;
         say("scenario played");
     }
+    dvwa.leave();
     Ok(())
 }

@@ -44,7 +44,7 @@ stop() { # PIDFILE TEXT
 remove_cgroups() { # TEXT
   local dir
   find /sys/fs/cgroup -depth -type d -path "*$1*" 2>/dev/null | while read -r dir; do
-    xargs -r kill -9 < "$dir/cgroup.procs" 2>/dev/null || true
+    { xargs -r kill -9 < "$dir/cgroup.procs"; } 2>/dev/null || true
   done
   find /sys/fs/cgroup -depth -type d -path "*$1*" 2>/dev/null | while read -r dir; do
     # The killed need a moment to leave.

@@ -87,6 +87,5 @@ pub(super) fn short_lived_containers_of_a_pod_are_named() -> Result<()> {
         }
         Ok(())
     })?;
-    agent.stop()?;
-    pod.remove()
+    agent.stop()
 }

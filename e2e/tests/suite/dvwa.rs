@@ -56,7 +56,6 @@ fn play() -> Result<Played> {
     // For whoever wants to see it: the summary of a real application.
     std::fs::write(testbed::state_dir().join("dvwa-web.txt"), &text)?;
     let web_ip = dvwa.web.ip.clone();
-    dvwa.remove()?;
     Ok(Played {
         web,
         database,

@@ -6,6 +6,7 @@ use ethogram_e2e::{
     agent::{Agent, Setup, of_id},
     engine::{Docker, Podman},
     expected::{Count, Expected, check, check_complete},
+    sockets::wait_listening,
 };
 use ethogram_model::{Kind, Protocol};
 use ethogram_view::{Printable, Subject};
@@ -47,13 +48,8 @@ pub(super) fn docker_containers_are_named() -> Result<()> {
     let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     let web_ip = engine.docker(&["inspect", "-f", format, &web])?;
     let client_ip = engine.docker(&["inspect", "-f", format, &client])?;
-    engine.docker(&[
-        "exec",
-        &web,
-        "/bin/sh",
-        "-c",
-        "until nc -z 127.0.0.1 80; do sleep 0.1; done",
-    ])?;
+    let pid = engine.docker(&["inspect", "-f", "{{.State.Pid}}", &web])?;
+    wait_listening(pid.parse()?, 80)?;
     for _ in 0..TIMES {
         let ask = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc {web_ip} 80");
         let said = engine.docker(&["exec", &client, "/bin/sh", "-c", &ask])?;

@@ -90,7 +90,6 @@ fn two_pods_are_told_apart(
         })?;
     }
     agent.stop()?;
-    server.remove()?;
-    reader.remove()?;
+    drop((server, reader));
     node.down()
 }

@@ -41,8 +41,7 @@ pub(super) fn running_pods_are_marked_present_at_start() -> Result<()> {
     dvwa.play(scenario)?;
     let truth = dvwa.truth(scenario);
     agent.settled(&selection, |document| check(only(document)?, &truth))?;
-    agent.stop()?;
-    dvwa.remove()
+    agent.stop()
 }
 
 pub(super) fn listening_and_connected_sockets_are_found() -> Result<()> {
@@ -86,9 +85,7 @@ pub(super) fn listening_and_connected_sockets_are_found() -> Result<()> {
         );
         check(only(document)?, &[reads("/etc/hostname", 0)])
     })?;
-    agent.stop()?;
-    client.remove()?;
-    server.remove()
+    agent.stop()
 }
 
 /// A row of what was there when the watch began.

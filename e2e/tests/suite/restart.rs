@@ -61,8 +61,7 @@ pub(super) fn a_clean_restart_continues_the_counts() -> Result<()> {
         );
         Ok(())
     })?;
-    agent.stop()?;
-    pod.remove()
+    agent.stop()
 }
 
 pub(super) fn a_crash_loses_nothing_flushed_and_counts_nothing_twice() -> Result<()> {
@@ -133,8 +132,7 @@ pub(super) fn a_crash_loses_nothing_flushed_and_counts_nothing_twice() -> Result
         );
         Ok(())
     })?;
-    agent.stop()?;
-    pod.remove()
+    agent.stop()
 }
 
 /// Somebody who reads all the time.
