@@ -201,7 +201,8 @@ pub(super) fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connected = connect(path, flags).or_else(|problem| {
         // Reading needs the shared-memory file of the log, which cannot be made on a
-        // read-only medium. Nobody writes there either, so without a log there is no need.
+        // read-only medium or in somebody else's directory. Without a log nobody writes
+        // at the moment, so the file can be read as it stands.
         if is_cannot_open(&problem) && !with_suffix(path, "-wal").exists() {
             connect(&immutable_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)
         } else {
