@@ -147,7 +147,9 @@ static __always_inline void count_number(const struct actor *actor, u8 kind, u8 
 struct unix_name {
 	const void *string; /* NULL: unnamed */
 	u32 bytes;
-	bool user;
+	bool user; /* as requested, in user memory */
+	/* Where a relative name leads: the socket's file, or the directory it starts from. */
+	void *mnt, *dentry;
 };
 
 static __always_inline struct unix_name unix_name_of(struct sock *sk)
@@ -159,6 +161,8 @@ static __always_inline struct unix_name unix_name_of(struct sock *sk)
 		name.string = (void *)address + bpf_core_field_offset(struct unix_address, name) +
 			      sizeof(u16);
 		name.bytes = BPF_CORE_READ(address, len) - sizeof(u16);
+		name.mnt = BPF_CORE_READ((struct unix_sock *)sk, path.mnt);
+		name.dentry = BPF_CORE_READ((struct unix_sock *)sk, path.dentry);
 	}
 	return name;
 }
@@ -190,6 +194,7 @@ static __noinline int count_unix(struct actor *actor, u32 how, struct unix_name 
 	u64 now = bpf_ktime_get_boot_ns();
 	struct behaviour_key key;
 	struct scratch *s;
+	bool relative;
 	u32 bytes;
 
 	if (!actor || !name)
@@ -215,8 +220,16 @@ static __noinline int count_unix(struct actor *actor, u32 how, struct unix_name 
 	unix_name_trim(s);
 	key.id[0] = extra_hash(s);
 	key.id[1] = s->extra_bytes;
+	relative = s->extra_bytes && s->extra[0] && s->extra[0] != '/' && name->mnt;
+	if (relative) {
+		key.id[2] = chain_of(name->mnt, name->dentry, task);
+		key.id[3] = (u64)name->dentry;
+		key.access |= name->user ? ACCESS_REQUESTED : 0;
+	}
 	if (!count_known(&key, now)) {
 		begin(s, &key, now, task);
+		if (relative)
+			path_into(s, name->mnt, name->dentry, task);
 		count_first(s);
 	}
 out:
@@ -247,7 +260,14 @@ static __always_inline void count_requested_end(struct actor *actor, u8 kind, lo
 	if (bytes < sizeof(u16) || bpf_probe_read_user(&address, bytes, user_address))
 		return; /* the kernel could not read it either: no address, no behaviour */
 	if (protocol == PROTOCOL_UNIX) {
-		struct unix_name name = { (void *)user_address + sizeof(u16), bytes - sizeof(u16), true };
+		struct fs_struct *fs = BPF_CORE_READ(task, fs);
+		struct unix_name name = {
+			.string = (void *)user_address + sizeof(u16),
+			.bytes = bytes - sizeof(u16),
+			.user = true,
+			.mnt = BPF_CORE_READ(fs, pwd.mnt),
+			.dentry = BPF_CORE_READ(fs, pwd.dentry),
+		};
 
 		if (address.family == AF_UNIX && bytes > sizeof(u16))
 			count_unix(actor, HOW(kind, status_of(error), 0), &name);
@@ -325,6 +345,9 @@ static __always_inline void bound(struct actor *actor, struct sock *sk, u16 acce
 	}
 }
 
+/* Where the kernel begins to hand out ports (the default of ip_local_port_range). */
+#define EPHEMERAL_PORT_MIN 32768
+
 /*
  * A datagram with an address of its own: sent to it, or received from it. On a connected
  * socket the connect() was counted instead.
@@ -336,11 +359,17 @@ static __always_inline void datagram(struct actor *actor, struct sock *sk, u8 ki
 	struct sockaddr_any address = {};
 	struct end end = {};
 
-	if (!user_address || bytes < sizeof(u16))
-		return;
 	if (protocol == PROTOCOL_UNIX) {
-		if (kind == KIND_EGRESS && BPF_CORE_READ(sk, sk_type) == SOCK_DGRAM)
+		if (BPF_CORE_READ(sk, sk_type) != SOCK_DGRAM)
+			return;
+		if (kind == KIND_EGRESS) {
 			count_requested_end(actor, kind, error, protocol, user_address, bytes, task);
+		} else if (!BPF_CORE_READ((struct unix_sock *)sk, peer)) {
+			struct unix_name name = unix_name_of(sk);
+
+			if (name.string)
+				count_unix(actor, HOW(KIND_INGRESS, STATUS_ALLOW, 0), &name);
+		}
 		return;
 	}
 	if (!is_inet(protocol) || protocol == PROTOCOL_TCP || protocol == PROTOCOL_TCP6)
@@ -352,12 +381,15 @@ static __always_inline void datagram(struct actor *actor, struct sock *sk, u8 ki
 	}
 	if (bytes > sizeof(address))
 		bytes = sizeof(address);
-	if (bpf_probe_read_user(&address, bytes, user_address) || !requested_end(&end, &address))
+	if (bytes < sizeof(u16) || bpf_probe_read_user(&address, bytes, user_address) ||
+	    !requested_end(&end, &address))
 		return;
 	if (kind == KIND_INGRESS)
 		end.port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	else if (protocol != PROTOCOL_UDP && protocol != PROTOCOL_UDP6)
 		end.port = 0; /* raw and ping sockets have no ports */
+	else if (end.port >= EPHEMERAL_PORT_MIN && has_explicit_port(sk))
+		end.port = 0; /* a server's answer to a port that its client was given */
 	count_end(actor, kind, status, protocol, &end, 0, task);
 }
 

@@ -106,40 +106,51 @@ static __always_inline void requested_path(struct actor *actor, const struct cal
 }
 
 #define O_ACCMODE 3
+#define O_CREAT 0100
 
-/* The access a refused open asked for. */
-static __always_inline u16 asked_access(const struct call *call)
+/* The flags of an open; creat has none and its rule says what it asks for. */
+static __always_inline u64 open_flags(const struct call *call)
 {
-	u64 flags;
+	u64 flags = 0;
 
-	if (call->rule.access) /* creat has no flags */
-		return call->rule.access;
+	if (!call->rule.flags_arg)
+		return 0;
 	flags = call_arg(call, call->rule.flags_arg);
-	if (call->rule.empty_path_arg) /* openat2: flags are in a struct in user memory */
+	if (call->rule.empty_path_arg) /* openat2: they are in a struct in user memory */
 		bpf_probe_read_user(&flags, sizeof(flags), (void *)flags);
-	switch (flags & O_ACCMODE) {
-	case 0:
-		return ACCESS_READ;
-	case 1:
-		return ACCESS_WRITE;
-	}
-	return ACCESS_READ | ACCESS_WRITE;
+	return flags;
+}
+
+/* The access that an open asked for. */
+static __always_inline u16 asked_access(const struct call *call, u64 flags)
+{
+	u16 access = call->rule.access;
+
+	if (access)
+		return access;
+	access = (flags & O_ACCMODE) == 1 ? ACCESS_WRITE : ACCESS_READ;
+	if ((flags & O_ACCMODE) >= 2 || flags & O_TRUNC)
+		access |= ACCESS_WRITE;
+	if (flags & O_CREAT)
+		access |= ACCESS_CREATE;
+	return access;
 }
 
 static __always_inline void opened(struct actor *actor, const struct call *call,
 				   struct task_struct *task)
 {
+	u64 flags = open_flags(call);
 	struct file *file;
 
 	if (call->ret >= 0) {
 		file = file_of(task, call->ret);
+		/* The kernel forgets O_TRUNC once it is done, so the call's own flags tell. */
 		if (file)
-			count_file(actor, file, opened_access(file) |
-					(BPF_CORE_READ(file, f_flags) & O_TRUNC ? ACCESS_WRITE : 0), task);
+			count_file(actor, file, opened_access(file) | (flags & O_TRUNC ? ACCESS_WRITE : 0), task);
 		else /* another thread closed it in the meantime */
-			requested_path(actor, call, KIND_FILE, STATUS_ALLOW, asked_access(call));
+			requested_path(actor, call, KIND_FILE, STATUS_ALLOW, asked_access(call, flags));
 	} else if (is_denied(call->ret)) {
-		requested_path(actor, call, KIND_FILE, STATUS_DENY, asked_access(call));
+		requested_path(actor, call, KIND_FILE, STATUS_DENY, asked_access(call, flags));
 	}
 }
 
@@ -252,8 +263,6 @@ static __always_inline void on_datagram(struct actor *actor, const struct call *
 	u32 bytes = call->args[5];
 	struct sock *sk;
 
-	if (!call->args[4])
-		return;
 	if (call->rule.op == CALL_RECVFROM &&
 	    (call->ret < 0 || bpf_probe_read_user(&bytes, sizeof(bytes), (void *)call->args[5])))
 		return;
@@ -396,6 +405,11 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	call.ret = ret;
 	call_args(&call, regs, compat);
 	switch (call.rule.op) {
+	case CALL_SENDTO:
+	case CALL_RECVFROM:
+		if (!call.args[4]) /* no address: a stream, or a connected socket */
+			return 0;
+		break;
 	case CALL_EXEC:
 		if (!is_denied(ret))
 			return 0;

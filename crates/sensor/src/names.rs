@@ -20,6 +20,9 @@ pub(crate) fn target(key: &Key, path: &[u8], extra: &[u8]) -> Name {
         Kind::Capability => capability(key.number),
         Kind::Syscall => Name::from(calls::sensitive_name(key.number)),
         Kind::Ingress | Kind::Egress | Kind::Bind => match key.protocol {
+            // A relative name comes with what it is relative to, or with where it leads.
+            Protocol::Unix if key.access.contains(Access::REQUESTED) => requested_path(path, extra),
+            Protocol::Unix if !path.is_empty() => Name::from_bytes(path),
             Protocol::Unix => unix_name(extra),
             Protocol::Netlink => netlink_family(key.number),
             Protocol::Other => Name::from(format!("AF_{}", key.number).as_str()),

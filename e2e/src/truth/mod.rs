@@ -25,7 +25,8 @@
 //!
 //! - **process**: one per successful exec, caller's executable → new executable, whichever
 //!   thread called it and whatever symbolic links led there. A script is the target of its
-//!   own exec; what it does then has the interpreter as its source. A refused exec (EACCES,
+//!   own exec and the source of its interpreter's; what it does then has the interpreter as
+//!   its source. A refused exec (EACCES,
 //!   EPERM) is `Deny` with the path asked for. The kernel's own opens of the executable,
 //!   of a script and of an interpreter are no file rows.
 //! - **file**: one per successful call and path, named by the resolved absolute path. Reads

@@ -180,6 +180,7 @@ fn script(w: &mut Worker) -> Result<()> {
     let rest = tool::read(&file.path);
     // The first line of the script says the role.
     start(w, &script, &script, &rest[1..])?;
+    w.other_did(shown(&script), Kind::Process, shown(&interpreter), |_| ());
     tool_read(w, &interpreter, file.name.clone());
     Ok(())
 }
