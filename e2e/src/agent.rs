@@ -185,19 +185,12 @@ impl Agent {
             .with_context(|| format!("the agent's log ends:\n{}", self.log_end()))
     }
 
-    /// What the agent's database says, without asking the agent.
+    /// What the agent of a folder has stored, without asking it.
     ///
     /// # Errors
-    /// When there is none, or the command fails.
+    /// When there is no database, or the command fails.
     pub fn stored(dir: &Path, selection: &[&str]) -> Result<Document> {
-        let database = database(&dir.join("data"))?;
-        let mut command = Command::new(binary()?);
-        command
-            .args(["summary", "-o", "json", "--fold", "none"])
-            .args(selection);
-        Ok(Document::from_json(
-            run(command.arg("--db").arg(database))?.as_bytes(),
-        )?)
+        summary_of(&database(&dir.join("data"))?, selection)
     }
 
     /// Asks it to end and waits until it has.
@@ -247,6 +240,20 @@ impl Drop for Agent {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// The unfolded summary of a selection of a database.
+///
+/// # Errors
+/// When the command fails or prints something else.
+pub fn summary_of(database: &Path, selection: &[&str]) -> Result<Document> {
+    let mut command = Command::new(binary()?);
+    command
+        .args(["summary", "-o", "json", "--fold", "none"])
+        .args(selection);
+    Ok(Document::from_json(
+        run(command.arg("--db").arg(database))?.as_bytes(),
+    )?)
 }
 
 /// Tries until it succeeds, as long as what was done may take to be seen.

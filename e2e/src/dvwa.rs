@@ -265,7 +265,15 @@ impl<'node> Dvwa<'node> {
                 exactly(shells),
             ),
             // The resolver asks for the machine's addresses when a name has several.
-            Expected::network(Kind::Bind, PING, "", 0, Protocol::Netlink, exactly(shells)),
+            Expected::network(
+                Kind::Bind,
+                PING,
+                "NETLINK_ROUTE",
+                0,
+                Protocol::Netlink,
+                exactly(shells),
+            ),
+            Expected::new(Kind::Capability, PING, "CAP_NET_RAW", some),
             // A file capability lets ping open its socket; then it drops what it has.
             Expected::new(
                 Kind::Syscall,

@@ -85,10 +85,7 @@ impl Expected {
         let target = row.target.as_str();
         let same_target = match self.target.strip_suffix('/') {
             Some(dir) if !dir.is_empty() => target.starts_with(&self.target),
-            _ => {
-                target == self.target
-                    || (self.target.is_empty() && self.protocol == Protocol::Netlink)
-            }
+            _ => target == self.target,
         };
         same_target
             && row.source.as_str() == self.source

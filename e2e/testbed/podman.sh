@@ -42,7 +42,7 @@ down() {
   if [ -e "$CONTAINERS_CONF" ]; then podman rm --all --force --time 0 > /dev/null; fi
   unmount_below "$engine"
   rm -rf --one-file-system "$engine"
-  remove_empty_cgroups libpod_parent
+  remove_empty_cgroups libpod_parent/conmon libpod_parent
 }
 
 case ${1:-} in

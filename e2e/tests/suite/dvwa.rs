@@ -145,6 +145,10 @@ pub(super) fn system_calls() -> Result<()> {
     check_table(Kind::Syscall)
 }
 
+pub(super) fn capabilities() -> Result<()> {
+    check_table(Kind::Capability)
+}
+
 pub(super) fn shells_come_from_the_runtime() -> Result<()> {
     let scenario = Scenario::default();
     let rows = shared(&PLAYED)?.web.table(Kind::Process);

@@ -6,6 +6,7 @@ mod engines;
 mod late_names;
 mod layouts;
 mod look_back;
+mod record;
 mod restart;
 
 use anyhow::{Result, anyhow};
@@ -23,6 +24,10 @@ type Test = (&'static str, fn() -> Result<()>);
 /// Every test.
 pub(crate) const TESTS: &[Test] = &[
     (
+        "record::ends_as_the_command_does_and_keeps_what_it_did",
+        record::ends_as_the_command_does_and_keeps_what_it_did,
+    ),
+    (
         "dvwa::the_header_names_the_pod",
         dvwa::the_header_names_the_pod,
     ),
@@ -31,6 +36,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("dvwa::ingress", dvwa::ingress),
     ("dvwa::egress", dvwa::egress),
     ("dvwa::bind_points", dvwa::bind_points),
+    ("dvwa::capabilities", dvwa::capabilities),
     ("dvwa::system_calls", dvwa::system_calls),
     (
         "dvwa::shells_come_from_the_runtime",
