@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use std::{
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -45,6 +46,24 @@ pub fn run(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Waits until no other run uses the testbed, and keeps it while the result lives.
+///
+/// # Errors
+/// When its folder cannot be made.
+pub fn lock() -> Result<File> {
+    fs::create_dir_all(state_dir())?;
+    let path = state_dir().join("lock");
+    let lock = File::create(&path).with_context(|| path.display().to_string())?;
+    if lock.try_lock().is_err() {
+        eprintln!(
+            "another run uses the testbed ({}): waiting for its end",
+            path.display()
+        );
+        lock.lock()?;
+    }
+    Ok(lock)
 }
 
 /// Installs the Debian packages that the testbed needs.

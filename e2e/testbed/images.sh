@@ -85,11 +85,11 @@ build_db() {
 }
 
 # An image is as good as the recipe it was made with.
-recipe=$(cat "$0" $(find "$HERE/rootfs" -type f | sort) | sha256sum)
+recipe=$(find "$HERE/rootfs" -type f -print0 | sort -z | xargs -0 cat "$0" | sha256sum)
 if [ "$recipe" != "$(cat "$IMAGES/recipe" 2>/dev/null)" ]; then
   rm -f "$IMAGES"/*.tar; echo "$recipe" > "$IMAGES/recipe"
 fi
-[ $# -gt 0 ] || set -- "${IMAGE_NAMES[@]}"
+[ $# -gt 0 ] || set -- pause busybox web db
 builds=()
 for name in "$@"; do
   [ -s "$IMAGES/$name.tar" ] && continue

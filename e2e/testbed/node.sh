@@ -127,7 +127,7 @@ up() { # LAYOUT NAMES IMAGE...
   ip netns add "$netns"
   ip -n "$netns" link set lo up
   setsid nsenter --net="/run/netns/$netns" unshare --mount --propagation private \
-    sh -c "$view"' && exec "$@"' sh containerd -c "$config" > "$log" 2>&1 < /dev/null 9>&- &
+    sh -c "$view"' && exec "$@"' sh containerd -c "$config" > "$log" 2>&1 < /dev/null &
   echo $! > "$pidfile"
   wait_for "containerd of node $name" "$pidfile" "$config" "$log" ctr -a "$socket" version
   import_images pause busybox "${@:3}"

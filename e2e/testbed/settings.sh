@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # What every script of the testbed shares. Sourced, never run.
 #
 # All state lives below ETHOGRAM_TESTBED. `images/` and `root/` (what the images look
@@ -8,8 +9,6 @@ set -euo pipefail
 TESTBED=${ETHOGRAM_TESTBED:-/var/tmp/ethogram-testbed}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 IMAGES=$TESTBED/images
-# What ends up in an image decides whether a cached one is still good.
-IMAGE_NAMES=(pause busybox web db)
 
 fail() { echo "testbed: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "needs root: it starts container runtimes, network namespaces and mounts"

@@ -5,11 +5,12 @@
 
 mod suite;
 
+use anyhow::{Context, Result};
 use ethogram_e2e::testbed;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use std::{
     process::ExitCode,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -19,43 +20,44 @@ static TIMES: Mutex<Vec<(&str, Duration)>> = Mutex::new(Vec::new());
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
-    let listing = args.list;
-    if !listing && let Err(error) = testbed::down() {
-        eprintln!("cannot clean up after an earlier run: {error:#}");
-        return ExitCode::FAILURE;
-    }
     let trials = suite::TESTS
         .iter()
         .map(|(name, test)| trial(name, *test))
         .collect();
-    let conclusion = libtest_mimic::run(&args, trials);
-    if listing {
-        return conclusion.exit_code();
+    if args.list {
+        return libtest_mimic::run(&args, trials).exit_code();
     }
-    for (name, time) in TIMES
-        .lock()
-        .expect("tests that panic do not hold it")
-        .iter()
-    {
-        println!("{:8.1} s  {name}", time.as_secs_f64());
+    match on_the_testbed(|| libtest_mimic::run(&args, trials)) {
+        Ok(conclusion) => conclusion.exit_code(),
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
-    if std::env::var_os("ETHOGRAM_E2E_KEEP").is_none()
-        && let Err(error) = testbed::down()
-    {
-        eprintln!("cannot take the testbed down: {error:#}");
-        return ExitCode::FAILURE;
-    }
-    conclusion.exit_code()
 }
 
-fn trial(name: &'static str, test: fn() -> anyhow::Result<()>) -> Trial {
+fn on_the_testbed(run: impl FnOnce() -> Conclusion) -> Result<Conclusion> {
+    let _mine = testbed::lock()?;
+    testbed::down().context("cannot clean up after an earlier run")?;
+    let conclusion = run();
+    for (name, time) in times().iter() {
+        println!("{:8.1} s  {name}", time.as_secs_f64());
+    }
+    if std::env::var_os("ETHOGRAM_E2E_KEEP").is_none() {
+        testbed::down().context("cannot take the testbed down")?;
+    }
+    Ok(conclusion)
+}
+
+fn times() -> MutexGuard<'static, Vec<(&'static str, Duration)>> {
+    TIMES.lock().expect("nobody panics while holding it")
+}
+
+fn trial(name: &'static str, test: fn() -> Result<()>) -> Trial {
     Trial::test(name, move || {
         let start = Instant::now();
         let outcome = test();
-        TIMES
-            .lock()
-            .expect("tests that panic do not hold it")
-            .push((name, start.elapsed()));
+        times().push((name, start.elapsed()));
         outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })
 }
