@@ -167,3 +167,74 @@ pub fn check_complete(subject: &Subject) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ethogram_view::Document;
+
+    fn subject() -> Subject {
+        let row = |source: &str, target: &str, status: &str, count: u64| {
+            serde_json::json!({
+                "source": source, "target": target, "status": status, "count": count, "rows": 1,
+                "first_seen": "2026-01-01T00:00:00Z", "last_seen": "2026-01-01T00:00:00Z",
+            })
+        };
+        let mut present = row("/bin/cat", "/etc/hosts", "Allow", 50);
+        present["marks"] = serde_json::json!(["at-start"]);
+        let document = serde_json::json!({
+            "schema": "ethogram.summary/v1", "generated": "2026-01-01T00:00:00Z", "fold": "none", "group": "container",
+            "subjects": [{
+                "cluster": "", "namespace": "", "pods": [], "containers": [], "labels": {}, "images": [], "nodes": [],
+                "workload": {"kind": "", "name": ""}, "runtimes": [], "container_ids": [], "cgroup": "", "instances": 1,
+                "completeness": {
+                    "complete": false, "watched_since": "2026-01-01T00:00:00Z", "already_running": false,
+                    "losses": [{"reason": "ring_full", "count": 3}], "gaps": [], "broken_off": [],
+                },
+                "tables": {"file": [
+                    row("/bin/cat", "/etc/hosts", "Allow", 2),
+                    row("/bin/cat", "/etc/hosts", "Deny", 10),
+                    row("/bin/cat", "/etc/host", "Allow", 20),
+                    row("/bin/ls", "/etc/hosts", "Allow", 30),
+                    present,
+                ]},
+            }],
+        });
+        let document = Document::from_json(document.to_string().as_bytes()).unwrap();
+        document.subjects[0].clone()
+    }
+
+    fn cat(target: &str, count: Count) -> Expected {
+        Expected::new(Kind::File, "/bin/cat", target, count)
+    }
+
+    #[test]
+    fn only_the_rows_meant_are_counted() {
+        for (expected, count) in [
+            (cat("/etc/hosts", Count::AtLeast(0)), 2),
+            (cat("/etc/hosts", Count::AtLeast(0)).denied(), 10),
+            (cat("/etc/", Count::AtLeast(0)), 22),
+            (cat("/etc", Count::AtLeast(0)), 0),
+            (cat("/", Count::AtLeast(0)), 0),
+        ] {
+            assert_eq!(expected.counted(&subject()), count, "{expected:?}");
+        }
+    }
+
+    #[test]
+    fn other_counts_fail() {
+        let outcome = |count| check(&subject(), &[cat("/etc/hosts", count)]);
+        assert!(outcome(Count::Exactly(2)).is_ok());
+        assert!(outcome(Count::AtLeast(2)).is_ok());
+        for wrong in [Count::Exactly(1), Count::Exactly(3), Count::AtLeast(3)] {
+            let error = outcome(wrong).unwrap_err().to_string();
+            assert!(error.contains("the summary says 2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn losses_fail() {
+        let error = check_complete(&subject()).unwrap_err().to_string();
+        assert!(error.contains("ring_full"), "{error}");
+    }
+}
