@@ -76,6 +76,51 @@ pub(super) fn docker_containers_are_named() -> Result<()> {
     Ok(())
 }
 
+pub(super) fn hostile_names_are_escaped() -> Result<()> {
+    let engine = Docker::up()?;
+    let dir = tempfile::tempdir()?;
+    let socket = engine.socket();
+    let setup = Setup {
+        docker: Some(&socket),
+        ..Setup::default()
+    };
+    let agent = Agent::start(dir.path(), setup)?;
+    let label = "evil=red\x1b[31m\nPod Name  forged";
+    let id = engine.docker(&[
+        "run", "-d", "--name", "hostile", "--label", label, IMAGE, "sleep", "1000",
+    ])?;
+    // A name that clears the screen, breaks the line and is no UTF-8.
+    let write = r#"echo > "$(printf '/tmp/a\033[2J\nb\377')""#;
+    engine.docker(&["exec", &id, "/bin/sh", "-c", write])?;
+    let row = Expected::new(
+        Kind::File,
+        BUSYBOX,
+        r"/tmp/a\x1b[2J\x0ab\xff",
+        Count::Exactly(1),
+    );
+    agent.settled(&[], |document| {
+        check(of_id(document, &id)?, std::slice::from_ref(&row))
+    })?;
+    for format in ["text", "csv", "html"] {
+        let said = agent.ask(&["summary", "-o", format, "-c", "hostile"])?;
+        ensure!(
+            said.contains("hostile"),
+            "the container is not in {format}: {said:?}"
+        );
+        ensure!(
+            !said.contains('\x1b'),
+            "an escape character is in {format}: {said:?}"
+        );
+        let forged = said
+            .lines()
+            .any(|line| line.starts_with("Pod Name  forged"));
+        ensure!(!forged, "a label breaks the line in {format}: {said:?}");
+    }
+    agent.stop()?;
+    engine.docker(&["rm", "-f", &id])?;
+    Ok(())
+}
+
 pub(super) fn podman_containers_are_named() -> Result<()> {
     let engine = Podman::up()?;
     let dir = tempfile::tempdir()?;

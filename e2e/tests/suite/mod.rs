@@ -87,6 +87,10 @@ pub(crate) const TESTS: &[Test] = &[
         engines::docker_containers_are_named,
     ),
     (
+        "engines::hostile_names_are_escaped",
+        engines::hostile_names_are_escaped,
+    ),
+    (
         "engines::podman_containers_are_named",
         engines::podman_containers_are_named,
     ),
