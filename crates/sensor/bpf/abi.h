@@ -101,11 +101,11 @@ struct counter {
 };
 
 enum record_type {
-	RECORD_BEHAVIOUR = 1,    /* one event of a behaviour that has no slot yet */
-	RECORD_EXECUTABLE = 2,   /* the path of an executable's identity */
-	RECORD_CGROUP_NEW = 3,   /* key.cgroup appeared; path in data */
-	RECORD_CGROUP_GONE = 4,  /* key.cgroup went away */
-	RECORD_SOCKET = 5,       /* look-back: a socket found open */
+	RECORD_BEHAVIOUR = 1,   /* one event of a behaviour that has no slot yet */
+	RECORD_EXECUTABLE = 2,  /* the path of an executable's identity */
+	RECORD_CGROUP_NEW = 3,  /* key.cgroup appeared; path in data */
+	RECORD_CGROUP_GONE = 4, /* key.cgroup went away */
+	RECORD_SOCKET = 5,      /* look-back: a socket found open */
 };
 
 /*
@@ -116,9 +116,9 @@ enum record_type {
 struct record {
 	u64 time_ns; /* bpf_ktime_get_boot_ns() */
 	struct behaviour_key key;
-	u32 slot; /* or NO_SLOT */
-	u32 pid;  /* process id in the root namespace, to look things up while it lives */
-	u16 type; /* enum record_type */
+	u32 slot;        /* or NO_SLOT */
+	u32 pid;         /* process id in the root namespace, to look things up while it lives */
+	u16 type;        /* enum record_type */
 	u16 path_bytes;  /* path from the kernel's dentries; comes first in data */
 	u16 extra_bytes; /* requested string, unix name, or example arguments; comes second */
 	u16 marks;       /* enum access bits that belong to the name, not to the key */
@@ -133,10 +133,10 @@ struct record {
 /* How a system call is handled: one entry per number, written before load. */
 enum call_op {
 	CALL_IGNORE = 0,
-	CALL_OPEN,        /* returns a file descriptor for a path */
-	CALL_PATH,        /* acts on one path */
-	CALL_TWO_PATHS,   /* rename, link */
-	CALL_FD_ATTR,     /* fchmod, fchown */
+	CALL_OPEN,      /* returns a file descriptor for a path */
+	CALL_PATH,      /* acts on one path */
+	CALL_TWO_PATHS, /* rename, link */
+	CALL_FD_ATTR,   /* fchmod, fchown */
 	CALL_EXEC,
 	CALL_CONNECT,
 	CALL_ACCEPT,
@@ -148,7 +148,7 @@ enum call_op {
 	CALL_RECVFROM,
 	CALL_RECVMSG,
 	CALL_RECVMMSG,
-	CALL_SENSITIVE,   /* counted by name */
+	CALL_SENSITIVE, /* counted by name */
 };
 
 /* Which argument holds the path, and which the directory it starts from. */
@@ -161,10 +161,10 @@ enum path_style {
 };
 
 struct call_rule {
-	u8 op;      /* enum call_op */
-	u8 style;   /* enum path_style; for CALL_TWO_PATHS: PATH_0 or PATH_DIR_0 */
-	u16 access; /* enum access of the (first) path; for CALL_SENSITIVE its index */
-	u16 access2; /* CALL_TWO_PATHS: of the second path */
+	u8 op;             /* enum call_op */
+	u8 style;          /* enum path_style; for CALL_TWO_PATHS: PATH_0 or PATH_DIR_0 */
+	u16 access;        /* enum access of the (first) path; for CALL_SENSITIVE its index */
+	u16 access2;       /* CALL_TWO_PATHS: of the second path */
 	u8 empty_path_arg; /* argument with AT_EMPTY_PATH flags, 0 if the call has none */
 	u8 flags_arg;      /* CALL_TWO_PATHS: argument with RENAME_EXCHANGE, 0 if none */
 };

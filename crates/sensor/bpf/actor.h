@@ -21,7 +21,8 @@ static __always_inline u64 cgroup_of(struct task_struct *task)
 
 	if (id != CGROUP_ROOT_ID || v1_controller < 0)
 		return id;
-	slot = (void *)set + bpf_core_field_offset(struct css_set, subsys) + v1_controller * sizeof(css);
+	slot = (void *)set + bpf_core_field_offset(struct css_set, subsys) +
+	       v1_controller * sizeof(css);
 	if (bpf_probe_read_kernel(&css, sizeof(css), slot) || !css)
 		return id;
 	id = BPF_CORE_READ(css, cgroup, kn, id);

@@ -11,13 +11,13 @@
 #include "abi.h"
 
 /* ---- knobs, written by user space before load ---- */
-const volatile u32 agent_tgid;           /* the agent itself is never watched */
+const volatile u32 agent_tgid;            /* the agent itself is never watched */
 const volatile bool track_unknown = true; /* cgroups nobody decided about are watched */
-const volatile u32 slots_max;            /* entries of `counters` */
+const volatile u32 slots_max;             /* entries of `counters` */
 /* Index of the v1 controller that tells containers apart where the v2 hierarchy does not; -1 for none. */
 const volatile s32 v1_controller = -1;
-const volatile u32 v1_tag;               /* top byte of ids of that hierarchy */
-const volatile u64 ring_wakeup_bytes;    /* wake user space when so much waits */
+const volatile u32 v1_tag;            /* top byte of ids of that hierarchy */
+const volatile u64 ring_wakeup_bytes; /* wake user space when so much waits */
 
 /* Grows when user space changes `policies`, so that every task decides anew. */
 u32 policy_generation;
@@ -159,7 +159,8 @@ static __always_inline void scratch_put(struct scratch *s)
 
 static __always_inline u64 mix(u64 hash, u64 word)
 {
-	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL; /* 2^64 / golden ratio: spreads low bits upwards */
+	/* 2^64 / golden ratio: spreads low bits upwards. */
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
 	return hash ^ (hash >> 29);
 }
 
@@ -185,7 +186,7 @@ static __always_inline u64 ring_flags(void)
 {
 	/* User space looks five times a second anyway: wake it only before the ring fills. */
 	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP
-									      : BPF_RB_NO_WAKEUP;
+									       : BPF_RB_NO_WAKEUP;
 }
 
 /* Sends s->record with path and extra; 0 or a negative error. */
@@ -206,7 +207,8 @@ static __noinline int send(struct scratch *s)
 	s->record.extra_bytes = extra_bytes;
 	if (bpf_probe_read_kernel(s->out, sizeof(s->record), &s->record))
 		return -1;
-	if (path_bytes && bpf_probe_read_kernel(s->out + sizeof(s->record), path_bytes, s->path + start))
+	if (path_bytes &&
+	    bpf_probe_read_kernel(s->out + sizeof(s->record), path_bytes, s->path + start))
 		return -1;
 	if (extra_bytes &&
 	    bpf_probe_read_kernel(s->out + sizeof(s->record) + path_bytes, extra_bytes, s->extra))

@@ -90,8 +90,7 @@ static __always_inline void identity_step(struct walk *w)
 		}
 		w->hash = mix(w->hash, mount_id(w->mnt));
 		w->dentry = CAST(struct dentry, GET(mount, mnt_mountpoint));
-		w->mnt = CAST(struct vfsmount,
-			      (void *)up + bpf_core_field_offset(struct mount, mnt));
+		w->mnt = CAST(struct vfsmount, (void *)up + bpf_core_field_offset(struct mount, mnt));
 		return;
 	}
 	w->hash = mix(w->hash, GET(w->dentry, d_name.hash_len));
@@ -124,7 +123,8 @@ static long identity_step_deep(u32 index, struct walk *w)
 		w->mnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
 		return 0;
 	}
-	w->hash = mix(w->hash, BPF_CORE_READ(dentry, d_name.hash_len)); /* salted with the parent's address */
+	/* Salted with the parent's address. */
+	w->hash = mix(w->hash, BPF_CORE_READ(dentry, d_name.hash_len));
 	w->dentry = parent;
 	return 0;
 }

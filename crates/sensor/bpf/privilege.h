@@ -3,8 +3,8 @@
 #pragma once
 #include "network.h"
 
-static __always_inline void count_number_of(const struct actor *actor, u8 kind, u8 status, u64 number,
-					    struct task_struct *task)
+static __always_inline void count_number_of(const struct actor *actor, u8 kind, u8 status,
+					    u64 number, struct task_struct *task)
 {
 	struct behaviour_key key;
 

@@ -80,8 +80,9 @@ static __always_inline bool is_denied(s64 ret)
 static __always_inline void requested_path(struct actor *actor, const struct call *call, u8 kind,
 					   u8 status, u16 access)
 {
-	struct requested what = { .kind = kind, .status = status, .access = access, .dirfd = AT_FDCWD,
-				  .user = true };
+	struct requested what = {
+		.kind = kind, .status = status, .access = access, .dirfd = AT_FDCWD, .user = true
+	};
 
 	switch (call->rule.style) {
 	case PATH_0:
@@ -146,9 +147,11 @@ static __always_inline void opened(struct actor *actor, const struct call *call,
 		file = file_of(task, call->ret);
 		/* The kernel forgets O_TRUNC once it is done, so the call's own flags tell. */
 		if (file)
-			count_file(actor, file, opened_access(file) | (flags & O_TRUNC ? ACCESS_WRITE : 0), task);
+			count_file(actor, file,
+				   opened_access(file) | (flags & O_TRUNC ? ACCESS_WRITE : 0), task);
 		else /* another thread closed it in the meantime */
-			requested_path(actor, call, KIND_FILE, STATUS_ALLOW, asked_access(call, flags));
+			requested_path(actor, call, KIND_FILE, STATUS_ALLOW,
+				       asked_access(call, flags));
 	} else if (is_denied(call->ret)) {
 		requested_path(actor, call, KIND_FILE, STATUS_DENY, asked_access(call, flags));
 	}
@@ -176,7 +179,8 @@ static __always_inline void changed_path(struct actor *actor, const struct call 
 			count_file(actor, file, call->rule.access, task);
 		return;
 	}
-	requested_path(actor, call, KIND_FILE, call->ret ? STATUS_DENY : STATUS_ALLOW, call->rule.access);
+	requested_path(actor, call, KIND_FILE, call->ret ? STATUS_DENY : STATUS_ALLOW,
+		       call->rule.access);
 }
 
 static __always_inline void changed_two_paths(struct actor *actor, const struct call *call)
@@ -247,8 +251,8 @@ static __always_inline void on_bind(struct actor *actor, const struct call *call
 	if (!call->ret)
 		bound(actor, sk, call->rule.access, task);
 	else if (call->rule.op == CALL_BIND)
-		count_requested_end(actor, KIND_BIND, call->ret, sock_protocol(sk), (void *)call->args[1],
-				    call->args[2], task);
+		count_requested_end(actor, KIND_BIND, call->ret, sock_protocol(sk),
+				    (void *)call->args[1], call->args[2], task);
 }
 
 static __always_inline u8 datagram_kind(const struct call *call)
@@ -268,7 +272,8 @@ static __always_inline void on_datagram(struct actor *actor, const struct call *
 		return;
 	sk = sock_of(task, call->args[0]);
 	if (sk)
-		datagram(actor, sk, datagram_kind(call), call->ret, (void *)call->args[4], bytes, task);
+		datagram(actor, sk, datagram_kind(call), call->ret, (void *)call->args[4], bytes,
+			 task);
 }
 
 static __always_inline void message(struct actor *actor, struct sock *sk, const struct call *call,
@@ -278,7 +283,8 @@ static __always_inline void message(struct actor *actor, struct sock *sk, const 
 
 	if (bpf_probe_read_user(&msg, sizeof(msg), header) || !msg.msg_name)
 		return;
-	datagram(actor, sk, datagram_kind(call), call->ret, (void *)msg.msg_name, msg.msg_namelen, task);
+	datagram(actor, sk, datagram_kind(call), call->ret, (void *)msg.msg_name, msg.msg_namelen,
+		 task);
 }
 
 static __always_inline void on_message(struct actor *actor, const struct call *call,
