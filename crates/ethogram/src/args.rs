@@ -1,5 +1,9 @@
 //! The command line, as typed. What it means is decided in the commands.
 
+mod read;
+
+pub(crate) use read::{ContainersArgs, ListFormat, SourceArgs, SummaryArgs};
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -30,6 +34,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a command and show what it did
     Record(RecordArgs),
+    /// Watch every container of this machine
+    Agent(AgentArgs),
+    /// Show what containers, pods and services did
+    Summary(SummaryArgs),
+    /// List what is watched
+    Containers(ContainersArgs),
     /// Set its cgroup and identity, then become the command
     #[command(hide = true)]
     RunIn(RunInArgs),
@@ -70,6 +80,21 @@ pub(crate) struct RecordArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// Watches every container of this machine, keeps what they do, and answers on a unix socket.
+/// Every option can also be set in the environment or in a file; see docs/configuration.md.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ethogram agent
+  ethogram agent --host --listen 127.0.0.1:8686
+  ethogram agent --config agent.toml --log-format json")]
+pub(crate) struct AgentArgs {
+    /// Read options from this file [default: /etc/ethogram/agent.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: crate::config::Options,
+}
+
 /// Hidden: what `record` starts inside the new cgroup.
 #[derive(Debug, Args)]
 pub(crate) struct RunInArgs {
@@ -92,6 +117,13 @@ pub(crate) struct LookArgs {
     /// Fold sibling files into their directory: none, auto (more than 3 siblings), or a number of siblings
     #[arg(long, value_name = "none|auto|N", default_value = "auto")]
     pub(crate) fold: ethogram_model::Fold,
+    #[command(flatten)]
+    pub(crate) style: StyleArgs,
+}
+
+/// How a summary looks for people.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StyleArgs {
     /// Also show first seen, arguments, marks and whole ids
     #[arg(long)]
     pub(crate) wide: bool,
@@ -118,7 +150,7 @@ pub(crate) enum When {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct LimitArgs {
     /// Behaviours counted in the kernel at a time (about 160 bytes each); more take a slower way
-    #[arg(long, value_name = "N", default_value_t = ethogram_sensor::Limits::default().behaviours_max, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    #[arg(long, value_name = "N", default_value_t = ethogram_sensor::Limits::default().behaviours_max, value_parser = parse_behaviours)]
     pub(crate) behaviours_max: u32,
     /// Size of the ring buffer for new names, in KiB; a power of two
     #[arg(long, value_name = "KIB", default_value_t = ethogram_sensor::Limits::default().ring_bytes / 1024, value_parser = parse_ring_kib)]
@@ -135,7 +167,16 @@ impl LimitArgs {
     }
 }
 
-fn parse_ring_kib(text: &str) -> Result<u32, String> {
+/// A number of behaviours that the kernel's maps can hold.
+pub(crate) fn parse_behaviours(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(count) if (1..=1 << 24).contains(&count) => Ok(count),
+        _ => Err("a number from 1 to 16777216 is needed".to_owned()),
+    }
+}
+
+/// A size that a ring buffer can have.
+pub(crate) fn parse_ring_kib(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(kib) if kib.is_power_of_two() && (4..=1 << 20).contains(&kib) => Ok(kib),
         _ => Err("a power of two from 4 to 1048576 is needed, e.g. 16384".to_owned()),

@@ -1,3 +1,6 @@
 //! What each subcommand does.
 
+pub(crate) mod containers;
+pub(crate) mod agent;
 pub(crate) mod record;
+pub(crate) mod summary;

@@ -5,12 +5,21 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod args;
 mod cgroup;
+mod client;
 mod clock;
+mod columns;
 mod commands;
+mod config;
 mod host;
+mod inventory;
+mod log;
+mod pager;
 mod present;
+mod question;
+mod source;
 mod watch;
 
 use std::process::ExitCode;
@@ -21,9 +30,15 @@ use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.verbose);
+    // The agent's options say how it logs.
+    if !matches!(cli.command, Command::Agent(_)) {
+        log::start("warn", cli.verbose, config::LogFormat::Text);
+    }
     let result = match cli.command {
         Command::Record(args) => commands::record::run(&args),
+        Command::Agent(args) => commands::agent::run(args, cli.verbose),
+        Command::Summary(args) => commands::summary::run(&args),
+        Command::Containers(args) => commands::containers::run(&args),
         Command::RunIn(args) => commands::record::become_command(&args),
     };
     match result {
@@ -33,19 +48,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Logs to stderr; `ETHOGRAM_LOG` overrides with a filter such as `debug` or `ethogram_sensor=trace`.
-fn start_log(verbose: u8) {
-    use tracing_subscriber::EnvFilter;
-    let level = match verbose {
-        0 => "warn",
-        1 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_env("ETHOGRAM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
 }

@@ -152,7 +152,10 @@ impl Watch {
             });
         }
         let known = self.identity.poll(time);
-        self.decide(&known.tracking)?;
+        if let Err(error) = self.decide(&known.tracking) {
+            // What was counted must not be lost for it.
+            tracing::warn!("cannot tell the kernel what to watch: {error:#}");
+        }
         let mut report = Report::empty(self.run.clone());
         report.run.last_alive = time;
         self.run.last_alive = time;

@@ -1,0 +1,194 @@
+//! How the agent itself is doing. The wire form of `GET /v1/status`.
+
+use ethogram_identity::RuntimeState;
+use ethogram_store::Overview;
+use serde::Serialize;
+
+use super::{Shared, Snapshot, keeper::Health};
+use crate::clock::rfc3339;
+
+/// The name and version of the wire form. Fields may be added within a version.
+const SCHEMA: &str = "ethogram.status/v1";
+
+/// How the agent is doing.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    schema: &'static str,
+    version: &'static str,
+    node: String,
+    cluster: String,
+    run: Run,
+    hooks: Vec<Hook>,
+    cgroups: &'static str,
+    runtimes: Vec<Runtime>,
+    kernel: Kernel,
+    losses_unattributed: u64,
+    /// How often a bound on what is known of containers was hit.
+    bounds: Bounds,
+    store: Store,
+}
+
+#[derive(Debug, Serialize)]
+struct Run {
+    id: String,
+    started: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Hook {
+    hook: String,
+    attached: bool,
+    /// What is missed without it.
+    note: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Runtime {
+    endpoint: String,
+    /// `answers`, `absent` or `fails`.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    containers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    announces: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Kernel {
+    rows: usize,
+    behaviours_max: u32,
+    ring_bytes: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Bounds {
+    dead_forgotten_early: u64,
+    cgroups_ignored: u64,
+    facts_ignored: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Store {
+    path: String,
+    bytes: u64,
+    containers: u64,
+    pending_rows: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    retention: Retention,
+}
+
+#[derive(Debug, Serialize)]
+struct Retention {
+    age_s_max: Option<u64>,
+    bytes_max: Option<u64>,
+    /// Containers that ended before this time may be forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history_since: Option<String>,
+}
+
+impl Status {
+    pub(super) fn new(
+        shared: &Shared,
+        snapshot: Snapshot,
+        health: Health,
+        overview: Overview,
+    ) -> Self {
+        let settings = &shared.settings;
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            node: shared.run.node.clone(),
+            cluster: settings.cluster.clone(),
+            run: Run {
+                id: shared.run.id.clone(),
+                started: rfc3339(shared.run.started),
+            },
+            hooks: snapshot.hooks.into_iter().map(Hook::from).collect(),
+            cgroups: snapshot.cgroups,
+            runtimes: snapshot.runtimes.into_iter().map(Runtime::from).collect(),
+            kernel: Kernel {
+                rows: snapshot.rows,
+                behaviours_max: settings.limits.behaviours_max,
+                ring_bytes: settings.limits.ring_bytes,
+            },
+            losses_unattributed: snapshot.losses_unattributed,
+            bounds: Bounds {
+                dead_forgotten_early: snapshot.bounds.dead_forgotten_early,
+                cgroups_ignored: snapshot.bounds.cgroups_ignored,
+                facts_ignored: snapshot.bounds.facts_ignored,
+            },
+            store: Store {
+                path: settings.store_file().display().to_string(),
+                bytes: overview.bytes,
+                containers: overview.containers,
+                pending_rows: health.pending_rows,
+                failure: health.failure,
+                retention: Retention {
+                    age_s_max: settings.retention.age_max.map(|age| age.as_secs()),
+                    bytes_max: settings.retention.bytes_max,
+                    history_since: overview.history_since.map(rfc3339),
+                },
+            },
+        }
+    }
+}
+
+impl From<ethogram_sensor::HookStatus> for Hook {
+    fn from(hook: ethogram_sensor::HookStatus) -> Self {
+        let ethogram_sensor::HookStatus {
+            hook,
+            attached,
+            note,
+        } = hook;
+        Self {
+            hook,
+            attached,
+            note,
+        }
+    }
+}
+
+impl From<ethogram_identity::RuntimeStatus> for Runtime {
+    fn from(status: ethogram_identity::RuntimeStatus) -> Self {
+        let endpoint = status.endpoint.to_string();
+        let bare = Self {
+            endpoint,
+            state: state_word(&status.state),
+            version: None,
+            containers: None,
+            announces: None,
+            error: None,
+        };
+        match status.state {
+            RuntimeState::Absent => bare,
+            RuntimeState::Answers {
+                version,
+                containers,
+                announces,
+            } => Self {
+                version: Some(version),
+                containers: Some(containers),
+                announces: Some(announces),
+                ..bare
+            },
+            RuntimeState::Fails { why } => Self {
+                error: Some(why),
+                ..bare
+            },
+        }
+    }
+}
+
+/// The word for a runtime's state.
+pub(super) fn state_word(state: &RuntimeState) -> &'static str {
+    match state {
+        RuntimeState::Absent => "absent",
+        RuntimeState::Answers { .. } => "answers",
+        RuntimeState::Fails { .. } => "fails",
+    }
+}

@@ -1,0 +1,461 @@
+//! The agent's options: each is a flag, an environment variable and a key of the
+//! configuration file, defined once. Flags win over the environment, and that over the file.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use ethogram_identity::{RuntimeEndpoint, facts::Source};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::args::{parse_behaviours, parse_duration, parse_ring_kib};
+
+/// Where an agent keeps its store, unless told otherwise.
+pub(crate) const DATA_DIR: &str = "/var/lib/ethogram";
+/// Where an agent answers, unless told otherwise.
+pub(crate) const SOCKET: &str = "/run/ethogram/ethogram.sock";
+/// The store's file in the data folder.
+pub(crate) const STORE_FILE: &str = "ethogram.db";
+/// Read if it is there and no other file is named.
+const CONFIG_FILE: &str = "/etc/ethogram/agent.toml";
+/// How long rows are kept that are not seen any more, unless told otherwise.
+const RETENTION_AGE: Duration = Duration::from_secs(30 * 86_400);
+/// How large the store may become, unless told otherwise.
+const RETENTION_BYTES: u64 = 1 << 30;
+
+/// What may be set. As keys of the file they have the names of the flags, without dashes
+/// in front.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Options {
+    /// Keep the store in this folder [default: /var/lib/ethogram]
+    #[arg(long, value_name = "DIR", env = "ETHOGRAM_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Answer on this unix socket [default: /run/ethogram/ethogram.sock]
+    #[arg(long, value_name = "PATH", env = "ETHOGRAM_SOCKET")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Answer on this TCP address too; only a loopback address, e.g. 127.0.0.1:8686
+    #[arg(long, value_name = "ADDR:PORT", env = "ETHOGRAM_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Ask this CRI runtime (containerd, CRI-O); naming any runtime replaces looking in
+    /// the usual places
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "ETHOGRAM_CRI_SOCKET",
+        value_delimiter = ','
+    )]
+    pub(crate) cri_socket: Vec<PathBuf>,
+    /// Ask the Docker API here: Docker, or Podman's service
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "ETHOGRAM_DOCKER_SOCKET",
+        value_delimiter = ','
+    )]
+    pub(crate) docker_socket: Vec<PathBuf>,
+    /// Read the files of Podman's storage here
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ETHOGRAM_PODMAN_STORAGE",
+        value_delimiter = ','
+    )]
+    pub(crate) podman_storage: Vec<PathBuf>,
+    /// Watch the host's own services too, not only containers
+    #[arg(long, value_name = "BOOL", env = "ETHOGRAM_HOST", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) host: Option<bool>,
+    /// This machine's name [default: its host name]
+    #[arg(long, value_name = "NAME", env = "ETHOGRAM_NODE")]
+    pub(crate) node: Option<String>,
+    /// The cluster's name, shown in summaries
+    #[arg(long, value_name = "NAME", env = "ETHOGRAM_CLUSTER")]
+    pub(crate) cluster: Option<String>,
+    /// Forget what was not seen for this time (12h, 30d) [default: 30d]
+    #[arg(long, value_name = "TIME", env = "ETHOGRAM_RETENTION_AGE", value_parser = parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub(crate) retention_age: Option<Duration>,
+    /// Forget the oldest above this size (500MiB, 2GiB) [default: 1GiB]
+    #[arg(long, value_name = "SIZE", env = "ETHOGRAM_RETENTION_SIZE", value_parser = parse_size)]
+    #[serde(deserialize_with = "size")]
+    pub(crate) retention_size: Option<u64>,
+    /// Behaviours counted in the kernel at a time (about 160 bytes each); more take a
+    /// slower way [default: 262144]
+    #[arg(long, value_name = "N", env = "ETHOGRAM_BEHAVIOURS_MAX", value_parser = parse_behaviours)]
+    #[serde(deserialize_with = "behaviours")]
+    pub(crate) behaviours_max: Option<u32>,
+    /// Size of the ring buffer for new names, in KiB; a power of two [default: 16384]
+    #[arg(long, value_name = "KIB", env = "ETHOGRAM_RING_KIB", value_parser = parse_ring_kib)]
+    #[serde(deserialize_with = "ring_kib")]
+    pub(crate) ring_kib: Option<u32>,
+    /// How log lines look [default: text]
+    #[arg(long, value_name = "FORMAT", env = "ETHOGRAM_LOG_FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    checked(from, parse_duration)
+}
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    checked(from, parse_size)
+}
+
+fn behaviours<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    checked(from, parse_behaviours)
+}
+
+fn ring_kib<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    checked(from, parse_ring_kib)
+}
+
+/// A value of the file, as text or number, checked as the flag's value is.
+fn checked<'de, D: Deserializer<'de>, T>(
+    from: D,
+    parse: fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, D::Error> {
+    let text = match toml::Value::deserialize(from)? {
+        toml::Value::String(text) => text,
+        toml::Value::Integer(number) => number.to_string(),
+        other => {
+            let unfit = format!("a text or a number is needed, not a {}", other.type_str());
+            return Err(de::Error::custom(unfit));
+        }
+    };
+    parse(&text).map(Some).map_err(de::Error::custom)
+}
+
+/// `1048576`, `512KiB`, `500MiB`, `2GiB`, `1TiB`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" | "B" => 0,
+        "KiB" | "K" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        "TiB" | "T" => 40,
+        unit => return Err(format!("unknown unit {unit:?}: use KiB, MiB, GiB or TiB")),
+    };
+    let count: u64 = digits
+        .parse()
+        .map_err(|_| "a size is needed, e.g. 500MiB, 2GiB".to_owned())?;
+    count
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "too large".to_owned())
+}
+
+/// What the agent goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) listen: Option<SocketAddr>,
+    /// Only these are asked; `None`: those in the usual places.
+    pub(crate) runtimes: Option<Vec<RuntimeEndpoint>>,
+    pub(crate) host: bool,
+    pub(crate) node: Option<String>,
+    pub(crate) cluster: String,
+    pub(crate) retention: ethogram_store::Limits,
+    pub(crate) limits: ethogram_sensor::Limits,
+    pub(crate) log_format: LogFormat,
+}
+
+impl Settings {
+    /// From the command line and environment, and the file they name, if any.
+    pub(crate) fn new(given: Options, file: Option<&Path>) -> Result<Self> {
+        let kept = match file {
+            Some(file) => read(file)?,
+            None => read_if_there(Path::new(CONFIG_FILE))?,
+        };
+        given.over(kept).resolve()
+    }
+}
+
+impl Settings {
+    /// The store's file.
+    pub(crate) fn store_file(&self) -> PathBuf {
+        self.data_dir.join(STORE_FILE)
+    }
+}
+
+impl Options {
+    /// These, and where they say nothing, the others.
+    fn over(self, other: Self) -> Self {
+        let either = |ours: Vec<_>, theirs| if ours.is_empty() { theirs } else { ours };
+        Self {
+            data_dir: self.data_dir.or(other.data_dir),
+            socket: self.socket.or(other.socket),
+            listen: self.listen.or(other.listen),
+            cri_socket: either(self.cri_socket, other.cri_socket),
+            docker_socket: either(self.docker_socket, other.docker_socket),
+            podman_storage: either(self.podman_storage, other.podman_storage),
+            host: self.host.or(other.host),
+            node: self.node.or(other.node),
+            cluster: self.cluster.or(other.cluster),
+            retention_age: self.retention_age.or(other.retention_age),
+            retention_size: self.retention_size.or(other.retention_size),
+            behaviours_max: self.behaviours_max.or(other.behaviours_max),
+            ring_kib: self.ring_kib.or(other.ring_kib),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
+
+    fn resolve(self) -> Result<Settings> {
+        if let Some(address) = self.listen.filter(|address| !address.ip().is_loopback()) {
+            bail!(
+                "will not listen on {address}: without TLS, which is not available yet, what \
+                 programs do would be readable by the whole network; listen on 127.0.0.1 and \
+                 reach it by a tunnel, e.g. ssh -L 8686:127.0.0.1:8686 HOST"
+            );
+        }
+        let default = ethogram_sensor::Limits::default();
+        Ok(Settings {
+            runtimes: self.runtimes(),
+            data_dir: self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
+            socket: self.socket.unwrap_or_else(|| SOCKET.into()),
+            listen: self.listen,
+            host: self.host.unwrap_or(false),
+            node: self.node,
+            cluster: self.cluster.unwrap_or_default(),
+            retention: ethogram_store::Limits {
+                age_max: Some(self.retention_age.unwrap_or(RETENTION_AGE)),
+                bytes_max: Some(self.retention_size.unwrap_or(RETENTION_BYTES)),
+            },
+            limits: ethogram_sensor::Limits {
+                behaviours_max: self.behaviours_max.unwrap_or(default.behaviours_max),
+                ring_bytes: self.ring_kib.map_or(default.ring_bytes, |kib| kib * 1024),
+            },
+            log_format: self.log_format.unwrap_or_default(),
+        })
+    }
+
+    fn runtimes(&self) -> Option<Vec<RuntimeEndpoint>> {
+        let of = |source, paths: &[PathBuf]| {
+            let endpoint = move |path: &PathBuf| RuntimeEndpoint {
+                source,
+                path: path.clone(),
+            };
+            paths.iter().map(endpoint).collect::<Vec<_>>()
+        };
+        let named = [
+            of(Source::Cri, &self.cri_socket),
+            of(Source::Docker, &self.docker_socket),
+            of(Source::PodmanFiles, &self.podman_storage),
+        ]
+        .concat();
+        (!named.is_empty()).then_some(named)
+    }
+}
+
+fn read(file: &Path) -> Result<Options> {
+    let text = fs::read_to_string(file)
+        .with_context(|| format!("cannot read the configuration file {}", file.display()))?;
+    parse(&text, file)
+}
+
+fn read_if_there(file: &Path) -> Result<Options> {
+    match fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Options::default()),
+        _ => read(file),
+    }
+}
+
+fn parse(text: &str, file: &Path) -> Result<Options> {
+    toml::from_str(text).map_err(|error| {
+        let place = match error.span() {
+            Some(span) => format!(":{}", place_of(text, span.start)),
+            None => String::new(),
+        };
+        // The message of an unknown key lists those that there are.
+        anyhow::anyhow!("{}{place}: {}", file.display(), error.message().trim_end())
+    })
+}
+
+/// `LINE:COLUMN`, from 1, of a byte.
+fn place_of(text: &str, byte: usize) -> String {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    format!("{line}:{column}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(given: Options, file: &str) -> Result<Settings> {
+        given.over(parse(file, Path::new("agent.toml"))?).resolve()
+    }
+
+    fn refusal(file: &str) -> String {
+        format!("{:#}", settings(Options::default(), file).unwrap_err())
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        let settings = settings(Options::default(), "").unwrap();
+        assert_eq!(settings.data_dir, Path::new(DATA_DIR));
+        assert_eq!(settings.socket, Path::new(SOCKET));
+        assert_eq!(settings.listen, None);
+        assert_eq!(settings.runtimes, None);
+        assert!(!settings.host);
+        assert_eq!(settings.limits, ethogram_sensor::Limits::default());
+        assert_eq!(settings.retention.bytes_max, Some(RETENTION_BYTES));
+        assert_eq!(settings.log_format, LogFormat::Text);
+    }
+
+    #[test]
+    fn every_key_of_the_file_counts_and_flags_win() {
+        let file = r#"
+            data-dir = "/d"
+            socket = "/s"
+            listen = "127.0.0.1:8686"
+            cri-socket = ["/cri"]
+            docker-socket = ["/docker"]
+            podman-storage = ["/podman"]
+            host = true
+            node = "n"
+            cluster = "c"
+            retention-age = "12h"
+            retention-size = "2GiB"
+            behaviours-max = 8
+            ring-kib = 64
+            log-format = "json"
+        "#;
+        let from_file = settings(Options::default(), file).unwrap();
+        let endpoints: Vec<_> = from_file.runtimes.iter().flatten().collect();
+        let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            endpoints,
+            ["cri:/cri", "docker:/docker", "podman-files:/podman"]
+        );
+        assert_eq!(
+            Settings {
+                runtimes: None,
+                ..from_file.clone()
+            },
+            Settings {
+                data_dir: "/d".into(),
+                socket: "/s".into(),
+                listen: Some("127.0.0.1:8686".parse().unwrap()),
+                runtimes: None,
+                host: true,
+                node: Some("n".into()),
+                cluster: "c".into(),
+                retention: ethogram_store::Limits {
+                    age_max: Some(Duration::from_secs(43_200)),
+                    bytes_max: Some(2 << 30),
+                },
+                limits: ethogram_sensor::Limits {
+                    behaviours_max: 8,
+                    ring_bytes: 65_536
+                },
+                log_format: LogFormat::Json,
+            }
+        );
+        let given = Options {
+            data_dir: Some("/flag".into()),
+            host: Some(false),
+            cri_socket: vec!["/flag.sock".into()],
+            ..Options::default()
+        };
+        let both = settings(given, file).unwrap();
+        assert_eq!(both.data_dir, Path::new("/flag"));
+        assert!(!both.host);
+        assert_eq!(both.runtimes.unwrap()[0].path, Path::new("/flag.sock"));
+        assert_eq!(both.socket, Path::new("/s"));
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_with_what_would_be_right() {
+        let unknown = refusal("host = true\ndata_dir = \"/x\"\n");
+        assert!(
+            unknown.starts_with("agent.toml:2:1: unknown field `data_dir`"),
+            "{unknown}"
+        );
+        for key in [
+            "`data-dir`",
+            "`retention-size`",
+            "`ring-kib`",
+            "`log-format`",
+        ] {
+            assert!(unknown.contains(key), "{unknown}");
+        }
+        for (file, place, words) in [
+            ("\nhost = 3", "agent.toml:2:8: ", "boolean"),
+            (
+                "retention-age = \"5w\"",
+                "agent.toml:1:17: ",
+                "use s, m, h or d",
+            ),
+            (
+                "retention-size = true",
+                "agent.toml:1:18: ",
+                "not a boolean",
+            ),
+            ("ring-kib = 100", "agent.toml:1:12: ", "power of two"),
+            ("behaviours-max = 0", "agent.toml:1:18: ", "1 to"),
+            (
+                "log-format = \"xml\"",
+                "agent.toml:1:14: ",
+                "`text` or `json`",
+            ),
+            ("listen = \"x\"", "agent.toml:1:10: ", "socket address"),
+            ("host = ", "agent.toml:1:8: ", "string"),
+            (
+                "host = true\nhost = true",
+                "agent.toml:2:1: ",
+                "duplicate key",
+            ),
+        ] {
+            let text = refusal(file);
+            assert!(
+                text.starts_with(place) && text.contains(words),
+                "{file:?}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_this_machine_may_be_listened_to() {
+        for address in ["0.0.0.0:80", "192.168.0.1:80", "[::]:80"] {
+            let text = refusal(&format!("listen = {address:?}"));
+            assert!(text.contains("TLS") && text.contains("tunnel"), "{text}");
+        }
+        for address in ["127.0.0.1:80", "127.1.2.3:80", "[::1]:80"] {
+            settings(Options::default(), &format!("listen = {address:?}")).unwrap();
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("10", 10),
+            ("3KiB", 3072),
+            ("2M", 2 << 20),
+            ("1GiB", 1 << 30),
+            ("1TiB", 1 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes));
+        }
+        for text in ["", "GiB", "1PB", "-1", "1.5GiB", "99999999999TiB"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}
