@@ -3,38 +3,21 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
-use ethogram_model::{Facts, Group, Selection, SummaryOptions};
+use ethogram_model::{Facts, SummaryOptions};
 use ethogram_store::Store;
-use ethogram_view::{Document, TextOptions, Zone};
+use ethogram_view::{Document, Format, TextOptions, Zone};
 
 use crate::{
-    args::{LookArgs, When},
+    args::{LookArgs, StyleArgs, When},
     clock::now,
+    pager,
 };
 
-/// What is asked of a store.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Question {
-    pub(crate) selection: Selection,
-    pub(crate) fold: ethogram_model::Fold,
-    pub(crate) group: Group,
-    pub(crate) cluster: String,
-    pub(crate) sandboxes: bool,
-    pub(crate) empty: bool,
-}
+pub(crate) use crate::question::Question;
 
 /// Answers from a store.
 pub(crate) fn document(store: &dyn Store, question: &Question) -> Result<Document> {
-    let selection = &question.selection;
-    // All rows of the selected containers: folding is decided over all of them.
-    let whole = Selection {
-        kinds: Vec::new(),
-        statuses: ethogram_model::Status::ALL.to_vec(),
-        source: None,
-        since: None,
-        until: None,
-        ..selection.clone()
-    };
+    let whole = question.whole();
     let kept = store.containers(&whole)?;
     let kept_since = kept.iter().filter_map(|kept| kept.history_since).max();
     let containers: Vec<_> = kept.into_iter().map(|kept| kept.container).collect();
@@ -48,7 +31,7 @@ pub(crate) fn document(store: &dyn Store, question: &Question) -> Result<Documen
         kept_since,
     };
     let options = SummaryOptions {
-        selection: selection.clone(),
+        selection: question.selection.clone(),
         fold: question.fold,
         group: question.group,
         cluster: question.cluster.clone(),
@@ -64,37 +47,73 @@ pub(crate) fn document(store: &dyn Store, question: &Question) -> Result<Documen
 
 /// Writes a document to standard output as the options ask.
 pub(crate) fn print(document: &Document, look: &LookArgs) -> Result<()> {
-    let stdout = io::stdout();
-    let is_terminal = stdout.is_terminal();
+    plain(document, look.format, &look.style)
+}
+
+/// Writes a document to standard output without a pager.
+pub(crate) fn plain(document: &Document, format: Format, style: &StyleArgs) -> Result<()> {
+    write(|out| render(document, format, style, out))
+}
+
+/// Shows a document as the options ask: through a pager on a terminal that wants one.
+pub(crate) fn page(document: &Document, format: Format, style: &StyleArgs) -> Result<()> {
+    let Some(pager) = pager::choose() else {
+        return plain(document, format, style);
+    };
+    let mut text = Vec::new();
+    render(document, format, style, &mut text)?;
+    pager::show(&text, &pager).context("cannot print")
+}
+
+fn render(
+    document: &Document,
+    format: Format,
+    style: &StyleArgs,
+    out: &mut dyn Write,
+) -> Result<()> {
     let options = TextOptions {
-        width: is_terminal.then(terminal_width).flatten(),
-        color: match look.color {
-            When::Always => true,
-            When::Never => false,
-            When::Auto => {
-                is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            }
-        },
-        wide: look.wide,
-        zone: if look.local_time {
+        width: terminal_width(),
+        color: is_coloured(style.color),
+        wide: style.wide,
+        zone: if style.local_time {
             Zone::Local
         } else {
             Zone::Utc
         },
     };
-    let mut out = io::BufWriter::new(stdout.lock());
-    let written = ethogram_view::render(document, look.format, &options, &mut out)
-        .and_then(|()| out.flush().map_err(Into::into));
-    match written {
-        // Whoever reads has read enough.
-        Err(ethogram_view::RenderError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            Ok(())
+    Ok(ethogram_view::render(document, format, &options, out)?)
+}
+
+/// Whether to use colours on standard output.
+pub(crate) fn is_coloured(when: When) -> bool {
+    match when {
+        When::Always => true,
+        When::Never => false,
+        When::Auto => {
+            let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            io::stdout().is_terminal() && !forbidden && !pager::is_dumb()
         }
+    }
+}
+
+/// Has something written to standard output. A reader who stops reading has read enough.
+pub(crate) fn write(what: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let written = what(&mut out).and_then(|()| out.flush().map_err(Into::into));
+    match written {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
         other => other.context("cannot print"),
     }
 }
 
-/// Columns of the terminal at standard output.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Columns of the terminal at standard output; `None` if there is none.
 pub(crate) fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     (size.ws_col > 0).then_some(usize::from(size.ws_col))

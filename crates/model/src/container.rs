@@ -173,4 +173,15 @@ impl Container {
             ended: None,
         }
     }
+
+    /// Whether it does nothing but hold a pod's namespaces: named `POD` by the kubelet's
+    /// convention, or of an image called `pause`.
+    #[must_use]
+    pub fn is_sandbox(&self) -> bool {
+        let image = self.image.split('@').next().unwrap_or_default();
+        let image = image.rsplit('/').next().unwrap_or_default();
+        let image = image.split(':').next().unwrap_or_default();
+        let named_so = self.name == "POD" || self.name.starts_with("k8s_POD_");
+        !self.pod.is_empty() && (named_so || image == "pause")
+    }
 }

@@ -184,7 +184,7 @@ pub(super) fn group<'a>(
 ) -> Vec<Vec<&'a Container>> {
     let selected = containers
         .iter()
-        .filter(|c| options.selection.selects(c) && (options.sandboxes || !is_sandbox(c)));
+        .filter(|c| options.selection.selects(c) && (options.sandboxes || !c.is_sandbox()));
     let mut groups = BTreeMap::<SubjectKey, Vec<&Container>>::new();
     for container in selected {
         let key = SubjectKey::of(container, options.group);
@@ -194,14 +194,4 @@ pub(super) fn group<'a>(
         group.sort_by_key(|c| (c.watched_since, &c.key));
     }
     groups.into_values().collect()
-}
-
-/// Whether a container does nothing but hold a pod's namespaces: named `POD` by the
-/// kubelet's convention, or of an image called `pause`.
-fn is_sandbox(container: &Container) -> bool {
-    let image = container.image.split('@').next().unwrap_or_default();
-    let image = image.rsplit('/').next().unwrap_or_default();
-    let image = image.split(':').next().unwrap_or_default();
-    let named_so = container.name == "POD" || container.name.starts_with("k8s_POD_");
-    !container.pod.is_empty() && (named_so || image == "pause")
 }

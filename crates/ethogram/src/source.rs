@@ -1,0 +1,128 @@
+//! Where what was seen is read from: a running agent, or a store's file.
+
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use ethogram_model::Selection;
+use ethogram_store::SqliteStore;
+use ethogram_view::Document;
+
+use crate::{
+    args::SourceArgs, client, clock::now, config, inventory::Inventory, present, question::Question,
+};
+
+/// Something that answers questions.
+pub(crate) enum Source {
+    /// The agent at this socket.
+    Agent(PathBuf),
+    /// A file, read as it stands.
+    Store(Box<SqliteStore>),
+}
+
+impl Source {
+    /// What the options name; else the agent, or else what an agent left behind.
+    pub(crate) fn choose(args: &SourceArgs) -> Result<Self> {
+        match (&args.db, &args.socket) {
+            (Some(file), _) => Self::store(file),
+            (None, Some(socket)) => match probe(socket) {
+                Agent::Answers => Ok(Self::Agent(socket.clone())),
+                Agent::Absent(why) => bail!(no_agent(socket, &why)),
+            },
+            (None, None) => Self::default_of(
+                Path::new(config::SOCKET),
+                &Path::new(config::DATA_DIR).join(config::STORE_FILE),
+            ),
+        }
+    }
+
+    fn default_of(socket: &Path, file: &Path) -> Result<Self> {
+        let why = match probe(socket) {
+            Agent::Answers => return Ok(Self::Agent(socket.to_owned())),
+            Agent::Absent(why) => why,
+        };
+        if why.kind() == io::ErrorKind::PermissionDenied || !file.exists() {
+            bail!(no_agent(socket, &why));
+        }
+        let store = Self::store(file)?;
+        eprintln!(
+            "ethogram: no agent answers at {}; this is what is kept in {}",
+            socket.display(),
+            file.display()
+        );
+        Ok(store)
+    }
+
+    fn store(file: &Path) -> Result<Self> {
+        Ok(Self::Store(Box::new(SqliteStore::open_read_only(file)?)))
+    }
+
+    /// A summary.
+    pub(crate) fn summary(&self, question: &Question) -> Result<Document> {
+        match self {
+            Self::Store(store) => present::document(store.as_ref(), question),
+            Self::Agent(socket) => {
+                let json = client::get(socket, &path("/v1/summary", question))?;
+                Document::from_json(&json).with_context(|| foreign_answer(socket))
+            }
+        }
+    }
+
+    /// The containers that are known, of one namespace or of all.
+    pub(crate) fn containers(&self, namespace: Option<&str>) -> Result<Inventory> {
+        let selection = Selection {
+            namespace: namespace.map(str::to_owned),
+            ..Selection::default()
+        };
+        match self {
+            Self::Store(store) => Inventory::of(store.as_ref(), &selection, now()),
+            Self::Agent(socket) => {
+                let question = Question {
+                    selection,
+                    ..Question::default()
+                };
+                let json = client::get(socket, &path("/v1/containers", &question))?;
+                Inventory::from_json(&json).with_context(|| foreign_answer(socket))
+            }
+        }
+    }
+}
+
+fn path(endpoint: &str, question: &Question) -> String {
+    let query = question.to_query();
+    if query.is_empty() {
+        endpoint.to_owned()
+    } else {
+        format!("{endpoint}?{query}")
+    }
+}
+
+fn foreign_answer(socket: &Path) -> String {
+    format!("cannot understand the answer from {}", socket.display())
+}
+
+/// Whether somebody listens at a socket.
+pub(crate) enum Agent {
+    Answers,
+    Absent(io::Error),
+}
+
+/// Connects and hangs up.
+pub(crate) fn probe(socket: &Path) -> Agent {
+    match UnixStream::connect(socket) {
+        Ok(_) => Agent::Answers,
+        Err(why) => Agent::Absent(why),
+    }
+}
+
+fn no_agent(socket: &Path, why: &io::Error) -> String {
+    let remedy = if why.kind() == io::ErrorKind::PermissionDenied {
+        "become root, or a member of the group that the socket belongs to"
+    } else {
+        "start one with `ethogram agent`, read a recording with --db FILE, or watch one command with `ethogram record -- COMMAND`"
+    };
+    format!("no agent answers at {} ({why}): {remedy}", socket.display())
+}

@@ -1,0 +1,7 @@
+//! The real binary, reading stores whose content is known.
+
+mod containers;
+mod doctor;
+mod summary;
+mod support;
+mod terminal;
