@@ -1,0 +1,79 @@
+# Every target does its own set-up on Debian and Ubuntu. `make help` lists them.
+
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+ETHOGRAM := $(TARGET_DIR)/release/ethogram
+
+BIN_DIR := $(DESTDIR)$(PREFIX)/bin
+MAN_DIR := $(DESTDIR)$(PREFIX)/share/man/man1
+UNIT_DIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
+CONFIG_DIR := $(DESTDIR)$(SYSCONFDIR)/ethogram
+BASH_DIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH_DIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test lint bench vm-test verifier-baseline install uninstall deb doc clean help
+
+build: ## build the optimized binary (the default)
+	tools/packages.sh build
+	cargo build --release --package ethogram
+
+demo: build ## build, record a small application, print its summary (about 5 s; needs root)
+	demo/run.sh $(ETHOGRAM)
+
+test: ## lint, then run every test: unit, BPF, and real pods end to end (needs root; 15 to 25 min)
+	tools/packages.sh all
+	tools/lint.sh
+	tools/test.sh
+
+lint: ## formatting, clippy, clang-format, licences
+	tools/packages.sh lint
+	tools/lint.sh
+
+bench: ## what watching costs here (needs root)
+	tools/packages.sh build
+	bench/run.sh
+
+vm-test: ## the sensor's tests on other kernels, in QEMU (long: emulated)
+	tools/packages.sh vm
+	vm/test.sh
+
+verifier-baseline: ## write down what the BPF verifier has to do now
+	tools/verifier.sh update
+
+install: ## install what `make` built, below DESTDIR and PREFIX
+	@test -x $(ETHOGRAM) || { echo "install: run make first" >&2; exit 1; }
+	install -D -m 755 $(ETHOGRAM) $(BIN_DIR)/ethogram
+	install -d $(MAN_DIR) $(UNIT_DIR) $(BASH_DIR) $(ZSH_DIR) $(FISH_DIR) $(CONFIG_DIR) $(DOC_DIR)
+	sed 's|/usr/bin/ethogram|$(PREFIX)/bin/ethogram|' deploy/ethogram.service > $(UNIT_DIR)/ethogram.service
+	$(ETHOGRAM) man $(MAN_DIR)
+	$(ETHOGRAM) completion bash > $(BASH_DIR)/ethogram
+	$(ETHOGRAM) completion zsh > $(ZSH_DIR)/_ethogram
+	$(ETHOGRAM) completion fish > $(FISH_DIR)/ethogram.fish
+	install -m 644 LICENSE LICENSE-BPF* NOTICE README.md $(DOC_DIR)
+	@# The configuration is its owner's once it is there.
+	test -e $(CONFIG_DIR)/agent.toml || install -m 644 deploy/agent.toml $(CONFIG_DIR)/agent.toml
+
+uninstall: ## remove what install put there, but for configuration and data
+	rm -f $(BIN_DIR)/ethogram $(UNIT_DIR)/ethogram.service $(MAN_DIR)/ethogram.1 $(MAN_DIR)/ethogram-*.1
+	rm -f $(BASH_DIR)/ethogram $(ZSH_DIR)/_ethogram $(FISH_DIR)/ethogram.fish
+	rm -rf $(DOC_DIR)
+	@echo "kept: $(CONFIG_DIR), $(DESTDIR)/var/lib/ethogram"
+
+deb: build ## build a Debian package into $(TARGET_DIR)
+	tools/deb.sh $(TARGET_DIR)
+
+doc: ## the crates' documentation, into $(TARGET_DIR)/doc
+	cargo doc --workspace --no-deps --document-private-items
+
+clean: ## remove what was built
+	cargo clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28

@@ -1,0 +1,46 @@
+#!/bin/sh
+# Records a small application and prints its whole summary.
+# usage: demo/run.sh path/to/ethogram
+set -eu
+
+ethogram=$(realpath "${1:?usage: demo/run.sh path/to/ethogram}")
+here=$(dirname "$(realpath "$0")")
+shop=/opt/ethogram-demo
+
+if [ "$(id -u)" != 0 ]; then
+	command -v sudo >/dev/null || { echo "demo: run this as root: BPF needs it" >&2; exit 1; }
+	exec sudo ${SHOP_PORT:+"SHOP_PORT=$SHOP_PORT"} "$0" "$@"
+fi
+
+# One demo at a time: mkdir fails if another is there, and then its folder is not ours to remove.
+mkdir -p /opt
+mkdir "$shop" 2>/dev/null || { echo "demo: $shop is there already; remove it if no other demo runs" >&2; exit 1; }
+trap 'rm -rf "$shop"' EXIT
+mkdir "$shop/data" "$shop/log"
+echo "tea,3.20" > "$shop/data/prices.csv"
+cp "$here/shop.sh" "$shop/"
+for role in db web customer; do
+	"${CC:-cc}" -O1 -Wall -o "$shop/$role" "$here/shop.c"
+done
+chmod -R u=rwX,go=rX "$shop"
+
+echo "Recording a small shop (demo/shop.sh): a customer, a web server that gives up root, a"
+echo "database behind a unix socket. This is what the customer asks:"
+echo
+"$ethogram" record --wide -- "$shop/shop.sh"
+cat <<TEXT
+
+What you see above was counted in the kernel, not read from the programs' own words:
+  - web gave up root (setgid, setuid in the last tables), so its attempt to read /etc/shadow
+    is a row with status Deny;
+  - shop.sh stands between the recorder and its interpreter: scripts are not hidden;
+  - /stats made web run a shell, which ran wc;
+  - web talks to db over a unix socket, and to an auditor over UDP who is not there;
+  - customer was refused next door, which is Failed, not Allow; its look-up of "localhost"
+    asked the kernel over netlink.
+The last line says whether anything was lost.
+
+Try next:
+  sudo $ethogram record -- YOUR COMMAND
+  sudo $ethogram agent      # watches every container; then, elsewhere: sudo $ethogram summary
+TEXT

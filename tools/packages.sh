@@ -1,0 +1,69 @@
+#!/bin/bash
+# Installs the Debian and Ubuntu packages that building and testing need: only what is
+# missing. What every target needs beyond packages is Rust, and this says how to get it.
+# usage: packages.sh build|lint|test|vm|all (all: without vm)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { echo "packages: $*" >&2; exit 1; }
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then "$@"
+	elif command -v sudo > /dev/null; then sudo "$@"
+	else fail "root is needed for: $*"
+	fi
+}
+
+is_installed() {
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2> /dev/null)" = installed ]
+}
+
+need() {
+	local missing=() package
+	if ! command -v apt-get > /dev/null; then
+		echo "packages: no apt-get here; this is what Debian calls what is needed: $*" >&2
+		return
+	fi
+	for package; do
+		is_installed "$package" || missing+=("$package")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	echo "packages: installing ${missing[*]}"
+	as_root apt-get update -qq
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" < /dev/null
+}
+
+# The version that Cargo.toml names, or newer.
+need_rust() {
+	local wanted found
+	wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+	found=$(cargo --version 2> /dev/null | cut -d' ' -f2) || true
+	if [ -z "$found" ] || [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+		fail "Rust $wanted or newer is needed, ${found:-none} was found. Get it with:
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt
+    . \"\$HOME/.cargo/env\"
+(or, with rustup there already: rustup update stable)"
+	fi
+}
+
+for_build() {
+	need ca-certificates clang gcc libc6-dev libelf-dev make pkg-config zlib1g-dev
+	need_rust
+}
+
+for_lint() {
+	need clang-format
+}
+
+for_test() {
+	as_root e2e/testbed/packages.sh
+}
+
+case ${1:-} in
+build) for_build ;;
+lint) for_build; for_lint ;;
+test) for_test ;;
+all) for_build; for_lint; for_test ;;
+vm) for_build; as_root vm/packages.sh ;;
+*) echo "usage: $0 build|lint|test|vm|all" >&2; exit 2 ;;
+esac

@@ -1,0 +1,69 @@
+#!/bin/bash
+# Runs every test, says how many there were, and fails if one did.
+# usage: test.sh
+#
+# Without root the test programs run by sudo: BPF, cgroups and containers need it. Nothing is
+# skipped where something is missing; it fails and says what.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+if [ "$(id -u)" != 0 ]; then
+	host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+	export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env"
+fi
+
+totals() {
+	awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
+		END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$log"
+}
+
+# Runs one step with its time; the first that fails ends the run.
+step() {
+	local what=$1 started=$SECONDS
+	shift
+	echo
+	echo "==> $what"
+	if ! "$@" 2>&1 | tee -a "$log"; then
+		echo "==> FAILED after $((SECONDS - started)) s: $what"
+		sed -n '/^failures:$/,/^test result:/p' "$log" | sed -n '/^    /p' | sort -u
+		totals
+		exit 1
+	fi
+	echo "==> $((SECONDS - started)) s: $what"
+}
+
+compiles_nothing() {
+	local output
+	output=$(cargo test --workspace --no-run 2>&1)
+	if grep Compiling <<< "$output"; then
+		echo "a second build compiles the above again: a build script names a file that changes or is not there"
+		return 1
+	fi
+}
+
+shows_the_demo() {
+	local output expected
+	output=$(demo/run.sh "${CARGO_TARGET_DIR:-target}/debug/ethogram" 2>&1) || { echo "$output"; return 1; }
+	for expected in '/etc/shadow .* Deny ' 'AF_NETLINK .*customer' 'AF_UNIX .*db.sock' \
+		'UDP .*web' ' setuid ' '^Complete: nothing was lost'; do
+		grep -q "$expected" <<< "$output" && continue
+		echo "$output"
+		echo "the demo does not show: $expected"
+		return 1
+	done
+}
+
+step "build all tests" cargo test --workspace --no-run --quiet
+step "a second build compiles nothing" compiles_nothing
+step "unit and integration tests, BPF included" \
+	cargo test --workspace --exclude ethogram-e2e --no-fail-fast --quiet
+step "the workloads' own tests" cargo test --package ethogram-e2e --lib --bins --no-fail-fast --quiet
+step "the verifier's work against its baseline" tools/verifier.sh check
+step "the demo" shows_the_demo
+step "end to end: real pods, Docker, Podman (some minutes)" \
+	cargo test --package ethogram-e2e --test main
+echo
+totals
