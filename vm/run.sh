@@ -42,7 +42,8 @@ trap 'rm -rf "$work"' EXIT
 # with_libraries ROOT FILE: copies what the dynamic linker would load, to the same paths.
 with_libraries() {
     local library
-    { ldd "$2" 2>/dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
+    # Nothing, for a script or a static program.
+    for library in $(ldd "$2" 2>/dev/null | grep -o '/[^ ]*'); do
         mkdir -p "$1$(dirname "$library")"
         cp -Lu "$library" "$1$library"
     done
