@@ -3,7 +3,8 @@
 use ethogram_model::ContainerKey;
 use std::{io, path::PathBuf};
 
-/// Why a store refused. After any of these nothing of the request is applied.
+/// Why a store refused. After any of these nothing of the request counts as applied:
+/// applying it again is safe, and needed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No room. The report is still the caller's: keep it and apply it again.
@@ -89,7 +90,17 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
-    /// SQLite refused for a reason of its own.
+    /// A database server does not answer, or not in time.
+    #[error(
+        "cannot reach {endpoint}: see whether the server runs and whether address and port are right; the report can be applied again"
+    )]
+    Unreachable {
+        /// The server's address, without the password.
+        endpoint: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database refused for a reason of its own.
     #[error("the database {path} refused")]
     Database {
         /// The store's file.

@@ -22,6 +22,11 @@
 //! it. *Not guaranteed:* two runs that count the same container at the same time; the
 //! one that reported first is refused from then on. A source whose counts are totals
 //! already uses one run id for ever, and rule 1 is all it meets.
+//!
+//! *A store that keeps the count of every run* (the ClickHouse one) needs neither rule 2
+//! nor rule 3: a total is the sum over runs of what each counted, in whatever order
+//! their reports come, so no run is ever refused.
+//!
 //! Names and labels of a container are not counters: the last known text wins.
 
 use crate::StoreError;

@@ -17,6 +17,17 @@ use std::{
 };
 use tempfile::TempDir;
 
+conformance!(conformance: crate::sqlite::fresh, an_older_run_is_refused_whole);
+
+fn fresh() -> Fresh {
+    let directory = TempDir::new().unwrap();
+    let store = SqliteStore::open(&store_in(&directory)).unwrap();
+    Fresh {
+        store: Box::new(store),
+        _place: Box::new(directory),
+    }
+}
+
 fn store_in(directory: &TempDir) -> PathBuf {
     directory.path().join("store.db")
 }

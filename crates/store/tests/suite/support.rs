@@ -4,23 +4,13 @@ use ethogram_model::{
     Behaviour, BootId, Container, ContainerKey, Kind, Loss, LossReason, Name, Observation, Run,
     Selection, Status, Tally, Timestamp,
 };
-use ethogram_store::{Report, SqliteStore, Store};
-use std::collections::BTreeMap;
-use tempfile::TempDir;
+use ethogram_store::{Report, Store};
+use std::{any::Any, collections::BTreeMap};
 
-/// A new, empty store, and the directory that goes away with it.
+/// A new, empty store, and the place that goes away with it.
 pub(crate) struct Fresh {
     pub(crate) store: Box<dyn Store>,
-    pub(crate) _directory: TempDir,
-}
-
-pub(crate) fn fresh_sqlite() -> Fresh {
-    let directory = TempDir::new().unwrap();
-    let store = SqliteStore::open(&directory.path().join("store.db")).unwrap();
-    Fresh {
-        store: Box::new(store),
-        _directory: directory,
-    }
+    pub(crate) _place: Box<dyn Any>,
 }
 
 pub(crate) fn run(id: &str) -> Run {
