@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod spool;
 mod sqlite;
 mod store;
 
 pub use error::StoreError;
+pub use spool::{Changes, ContainerChanges, PageLimits, Peer, Position, Spool};
 pub use sqlite::{SCHEMA_VERSION, SqliteStore, move_aside};
 pub use store::{KeptContainer, Limits, Overview, Removed, Report, Stats, Store};

@@ -10,11 +10,15 @@ mod problem;
 mod read;
 mod recent;
 mod retain;
+mod spool;
 mod write;
 
 pub use open::{SCHEMA_VERSION, move_aside};
 
-use crate::{KeptContainer, Limits, Overview, Removed, Report, Stats, Store, StoreError};
+use crate::{
+    Changes, KeptContainer, Limits, Overview, PageLimits, Peer, Position, Removed, Report, Spool,
+    Stats, Store, StoreError,
+};
 use ethogram_model::{ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp};
 use open::WriterLock;
 use problem::Problem;
@@ -198,5 +202,32 @@ impl Store for SqliteStore {
         // Two at a time would spare and remove each other's texts.
         let _one_at_a_time = lock(&self.retaining);
         retain::retain(self, limits, now)
+    }
+}
+
+impl Spool for SqliteStore {
+    fn identity(&self) -> Result<String, StoreError> {
+        self.read(spool::identity)
+    }
+
+    fn changes_since(
+        &self,
+        position: &Position,
+        limits: PageLimits,
+    ) -> Result<Changes, StoreError> {
+        self.read(|connection| spool::changes_since(connection, *position, limits))
+    }
+
+    fn peer(&self, collector: &str) -> Result<Peer, StoreError> {
+        self.write(|writer| spool::peer(writer.connection(), collector))
+    }
+
+    fn acknowledge(
+        &self,
+        collector: &str,
+        position: &Position,
+        stamp: i64,
+    ) -> Result<(), StoreError> {
+        self.write(|writer| spool::acknowledge(writer.connection(), collector, position, stamp))
     }
 }

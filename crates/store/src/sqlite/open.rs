@@ -17,7 +17,10 @@ use std::{
 };
 
 /// Schema changes, each a step from one version to the next; the first makes version 1.
-const MIGRATIONS: &[&str] = &[include_str!("../sql/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../sql/0001_initial.sql"),
+    include_str!("../sql/0002_changes.sql"),
+];
 
 /// The schema version this program writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;

@@ -21,13 +21,7 @@ pub(super) fn containers(
     connection: &Connection,
     selection: &Selection,
 ) -> Result<Vec<(i64, KeptContainer)>, Problem> {
-    let mut sql = String::from(
-        "SELECT id, boot, cgroup, incarnation, node, runtime, runtime_id, name, image, namespace, pod, pod_uid,
-             workload_kind, workload_name, labels, cgroup_path,
-             coalesce(watched_since_ns, (SELECT started_ns FROM run WHERE run.id = run_id), 0),
-             present_at_start, ended_ns, history_since_ns
-         FROM container WHERE true",
-    );
+    let mut sql = format!("{CONTAINER} WHERE true");
     let mut values = Vec::new();
     for (column, wanted) in [
         ("namespace", &selection.namespace),
@@ -52,6 +46,24 @@ pub(super) fn containers(
         }
     }
     Ok(selected)
+}
+
+/// A container's description, as [`kept_container`] reads it.
+const CONTAINER: &str = "
+    SELECT id, boot, cgroup, incarnation, node, runtime, runtime_id, name, image, namespace, pod, pod_uid,
+        workload_kind, workload_name, labels, cgroup_path,
+        coalesce(watched_since_ns, (SELECT started_ns FROM run WHERE run.id = run_id), 0),
+        present_at_start, ended_ns, history_since_ns
+    FROM container";
+
+/// The container of a number.
+pub(super) fn container(connection: &Connection, id: i64) -> Result<Container, Problem> {
+    let mut statement = connection.prepare_cached(&format!("{CONTAINER} WHERE id = ?1"))?;
+    let mut rows = statement.query([id])?;
+    let row = rows
+        .next()?
+        .ok_or_else(|| Problem::Damaged(format!("container number {id} is missing")))?;
+    Ok(kept_container(row)?.container)
 }
 
 fn kept_container(row: &Row<'_>) -> Result<KeptContainer, Problem> {
@@ -107,12 +119,7 @@ pub(super) fn observations(
     selection: &Selection,
     visit: &mut dyn FnMut(Observation) -> ControlFlow<()>,
 ) -> Result<(), Problem> {
-    let mut texts = Texts {
-        statement: connection.prepare_cached("SELECT text FROM text WHERE id = ?1")?,
-        recent: RecentMap::new(TEXTS_CACHED_MAX),
-        last_source: (0, Name::default()),
-        empty: Name::default(),
-    };
+    let mut texts = Texts::new(connection)?;
     let (sql, times) = observations_sql(selection);
     let mut statement = connection.prepare_cached(&sql)?;
     for (id, kept) in containers(connection, selection)? {
@@ -131,10 +138,7 @@ pub(super) fn observations(
 
 /// The query for one container's rows (`?1`), and the times for its further parameters.
 fn observations_sql(selection: &Selection) -> (String, Vec<i64>) {
-    let mut sql = String::from(
-        "SELECT kind, source_id, target_id, protocol, port, access, status, base + count, first_ns, last_ns, example
-         FROM observation WHERE container_id = ?1",
-    );
+    let mut sql = format!("{OBSERVATION} WHERE container_id = ?1");
     let mut add = |condition: std::fmt::Arguments<'_>| {
         sql.write_fmt(condition)
             .expect("writing to a String cannot fail");
@@ -168,7 +172,12 @@ fn observations_sql(selection: &Selection) -> (String, Vec<i64>) {
     (sql, times)
 }
 
-fn observation(
+/// A row, as [`observation`] reads it: its place first.
+pub(super) const OBSERVATION: &str = "
+    SELECT kind, source_id, target_id, protocol, port, access, status, base + count, first_ns, last_ns, example
+    FROM observation";
+
+pub(super) fn observation(
     row: &Row<'_>,
     container: &ContainerKey,
     texts: &mut Texts<'_>,
@@ -195,12 +204,12 @@ fn observation(
     })
 }
 
-fn known<T>(number: u8, of: impl Fn(u8) -> Option<T>, what: &str) -> Result<T, Problem> {
+pub(super) fn known<T>(number: u8, of: impl Fn(u8) -> Option<T>, what: &str) -> Result<T, Problem> {
     of(number).ok_or_else(|| Problem::Damaged(format!("there is no {what} number {number}")))
 }
 
 /// Looks texts up by number. Rows share most of theirs.
-struct Texts<'a> {
+pub(super) struct Texts<'a> {
     statement: CachedStatement<'a>,
     recent: RecentMap<i64, Name>,
     /// Rows come in the order of their sources, so the next one's is mostly the same.
@@ -208,7 +217,16 @@ struct Texts<'a> {
     empty: Name,
 }
 
-impl Texts<'_> {
+impl<'a> Texts<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Result<Self, Problem> {
+        Ok(Self {
+            statement: connection.prepare_cached("SELECT text FROM text WHERE id = ?1")?,
+            recent: RecentMap::new(TEXTS_CACHED_MAX),
+            last_source: (0, Name::default()),
+            empty: Name::default(),
+        })
+    }
+
     fn source(&mut self, id: i64) -> Result<Name, Problem> {
         if self.last_source.0 != id {
             self.last_source = (id, self.text(id)?);
@@ -263,7 +281,6 @@ pub(super) fn endpoints(
     connection: &Connection,
     ips: Option<&[IpAddr]>,
 ) -> Result<Vec<Endpoint>, Problem> {
-    const COLUMNS: &str = "SELECT ip, name, namespace, labels, from_ns, until_ns FROM endpoint";
     let mut endpoints = Vec::new();
     let mut take = |mut rows: rusqlite::Rows<'_>| -> Result<(), Problem> {
         while let Some(row) = rows.next()? {
@@ -272,9 +289,9 @@ pub(super) fn endpoints(
         Ok(())
     };
     match ips {
-        None => take(connection.prepare_cached(COLUMNS)?.query([])?)?,
+        None => take(connection.prepare_cached(ENDPOINT)?.query([])?)?,
         Some(ips) => {
-            let mut statement = connection.prepare_cached(&format!("{COLUMNS} WHERE ip = ?1"))?;
+            let mut statement = connection.prepare_cached(&format!("{ENDPOINT} WHERE ip = ?1"))?;
             for ip in ips {
                 take(statement.query([ip_bytes(*ip)])?)?;
             }
@@ -284,7 +301,11 @@ pub(super) fn endpoints(
     Ok(endpoints)
 }
 
-fn endpoint(row: &Row<'_>) -> Result<Endpoint, Problem> {
+/// An endpoint, as [`endpoint`] reads it.
+pub(super) const ENDPOINT: &str =
+    "SELECT ip, name, namespace, labels, from_ns, until_ns, id FROM endpoint";
+
+pub(super) fn endpoint(row: &Row<'_>) -> Result<Endpoint, Problem> {
     let bytes = row.get_ref(0)?.as_blob().map_err(not_text)?;
     Ok(Endpoint {
         ip: ip_from_bytes(bytes)
@@ -306,10 +327,16 @@ fn ip_from_bytes(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 pub(super) fn runs(connection: &Connection) -> Result<Vec<Run>, Problem> {
+    runs_since(connection, i64::MIN)
+}
+
+/// The runs that a later report than the given one changed.
+pub(super) fn runs_since(connection: &Connection, after: i64) -> Result<Vec<Run>, Problem> {
     let mut statement = connection.prepare_cached(
-        "SELECT name, boot, node, hooks, started_ns, last_alive_ns, ended_cleanly FROM run ORDER BY id",
+        "SELECT name, boot, node, hooks, started_ns, last_alive_ns, ended_cleanly
+         FROM run WHERE changed > ?1 ORDER BY id",
     )?;
-    let runs = statement.query_map([], |row| {
+    let runs = statement.query_map([after], |row| {
         Ok(Run {
             id: row.get(0)?,
             boot: BootId::new(&row.get::<_, String>(1)?),

@@ -4,7 +4,7 @@
 //! What to remove is searched by readers, who block nobody; the writer is taken for one
 //! bounded step at a time, which looks again before it removes.
 
-use super::{SqliteStore, open::BUSY_TIMEOUT, problem::Problem};
+use super::{SqliteStore, open::BUSY_TIMEOUT, problem::Problem, spool};
 use crate::{Limits, Removed, StoreError};
 use ethogram_model::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -204,6 +204,11 @@ fn remove_step(
         let mut statement = connection.prepare_cached(sql)?;
         Ok(statement.execute(rusqlite::params_from_iter(parameters))? as u64)
     };
+    spool::count_unsent(
+        connection,
+        &format!("{IN_STEP} AND last_ns < ?16"),
+        &range_and_cutoff,
+    )?;
     if survivors == Survivors::Stay {
         let delete = format!("DELETE FROM observation WHERE {IN_STEP} AND last_ns < ?16");
         return run(&delete, &range_and_cutoff);
@@ -254,8 +259,10 @@ fn remove_container(store: &SqliteStore, id: i64, removed: &mut Removed) -> Resu
             let delete = |sql| -> Result<u64, Problem> {
                 Ok(connection.prepare_cached(sql)?.execute([id])? as u64)
             };
+            spool::count_unsent(connection, "container_id = ?1", &[id])?;
             removed.rows += delete("DELETE FROM observation WHERE container_id = ?1")?;
             delete("DELETE FROM loss WHERE container_id = ?1")?;
+            delete("DELETE FROM container_change WHERE container_id = ?1")?;
             removed.containers += delete("DELETE FROM container WHERE id = ?1")?;
             Ok(())
         })

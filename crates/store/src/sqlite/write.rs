@@ -15,7 +15,7 @@ const TEXTS_CACHED_MAX: usize = 65_536;
 
 /// The largest count kept. Two of them still add up within SQLite's signed 64 bits,
 /// beyond which it would turn to floating point; 10^9 events a second take 146 years.
-const COUNT_MAX: u64 = (1 << 62) - 1;
+pub(super) const COUNT_MAX: u64 = (1 << 62) - 1;
 
 /// The one connection that writes.
 pub(super) struct Writer {
@@ -129,9 +129,13 @@ fn find_or_insert_text(connection: &Connection, text: &str) -> rusqlite::Result<
 }
 
 fn apply(connection: &Connection, texts: &mut TextIds, report: &Report) -> Result<(), Problem> {
+    let sequence = connection
+        .prepare_cached("UPDATE spool SET sequence = sequence + 1 RETURNING sequence")?
+        .query_row([], |row| row.get(0))?;
     let run = RunRow {
-        id: upsert_run(connection, &report.run)?,
+        id: upsert_run(connection, &report.run, sequence)?,
         run: &report.run,
+        sequence,
     };
     for container in &report.containers {
         upsert_container(connection, &run, container)?;
@@ -146,27 +150,29 @@ fn apply(connection: &Connection, texts: &mut TextIds, report: &Report) -> Resul
         apply_loss(connection, &run, container, *loss)?;
     }
     for endpoint in &report.endpoints {
-        upsert_endpoint(connection, endpoint)?;
+        upsert_endpoint(connection, endpoint, sequence)?;
     }
     Ok(())
 }
 
-/// The reporting run and its number.
+/// The reporting run with its number, and the report's.
 struct RunRow<'a> {
     id: i64,
     run: &'a Run,
+    sequence: i64,
 }
 
-fn upsert_run(connection: &Connection, run: &Run) -> rusqlite::Result<i64> {
+fn upsert_run(connection: &Connection, run: &Run, sequence: i64) -> rusqlite::Result<i64> {
     connection
         .prepare_cached(
-            "INSERT INTO run (name, boot, node, hooks, started_ns, last_alive_ns, ended_cleanly)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO run (name, boot, node, hooks, started_ns, last_alive_ns, ended_cleanly, changed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (name) DO UPDATE SET
                  hooks = iif(excluded.hooks = '', hooks, excluded.hooks),
                  started_ns = min(started_ns, excluded.started_ns),
                  last_alive_ns = max(last_alive_ns, excluded.last_alive_ns),
-                 ended_cleanly = max(ended_cleanly, excluded.ended_cleanly)
+                 ended_cleanly = max(ended_cleanly, excluded.ended_cleanly),
+                 changed = excluded.changed
              RETURNING id",
         )?
         .query_row(
@@ -177,7 +183,8 @@ fn upsert_run(connection: &Connection, run: &Run) -> rusqlite::Result<i64> {
                 run.hooks,
                 run.started.0,
                 run.last_alive.0,
-                run.ended_cleanly
+                run.ended_cleanly,
+                sequence
             ],
             |row| row.get(0),
         )
@@ -189,7 +196,7 @@ fn upsert_container(
     run: &RunRow<'_>,
     container: &Container,
 ) -> Result<(), Problem> {
-    let changed = connection
+    let id = connection
         .prepare_cached(
             "INSERT INTO container (boot, cgroup, incarnation, run_id, node, runtime, runtime_id, name, image,
                  namespace, pod, pod_uid, workload_kind, workload_name, labels, cgroup_path,
@@ -217,9 +224,10 @@ fn upsert_container(
                      ELSE present_at_start END,
                  watched_since_ns = min(coalesce(watched_since_ns, excluded.watched_since_ns), excluded.watched_since_ns),
                  ended_ns = coalesce(ended_ns, excluded.ended_ns)
-             WHERE run_id <= excluded.run_id",
+             WHERE run_id <= excluded.run_id
+             RETURNING id",
         )?
-        .execute(
+        .query_row(
             params![
                 container.key.boot.as_str(),
                 container.key.cgroup.cast_signed(),
@@ -241,12 +249,25 @@ fn upsert_container(
                 container.present_at_start,
                 container.ended.map(|time| time.0),
             ],
-        )?;
+            |row| row.get(0),
+        )
+        .optional()?;
     // Only its WHERE can keep the statement from touching a row.
-    if changed == 0 {
-        return Err(superseded(run, &container.key));
+    match id {
+        Some(id) => Ok(note_change(connection, id, run.sequence)?),
+        None => Err(superseded(run, &container.key)),
     }
-    Ok(())
+}
+
+/// Has readers of changes look at a container.
+fn note_change(connection: &Connection, container_id: i64, sequence: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO container_change (container_id, changed) VALUES (?1, ?2)
+             ON CONFLICT DO UPDATE SET changed = excluded.changed",
+        )?
+        .execute([container_id, sequence])
+        .map(drop)
 }
 
 fn superseded(run: &RunRow<'_>, container: &ContainerKey) -> Problem {
@@ -260,9 +281,20 @@ fn json(labels: &BTreeMap<String, String>) -> String {
     serde_json::to_string(labels).expect("a map of texts is always valid JSON")
 }
 
-/// The number of a container that is about to be counted, as this run's container. One
-/// that was never described, or was removed since, is kept without a name.
+/// The number of a container that is about to be counted, as this run's container, which
+/// thereby changes. One that was never described, or was removed since, is kept without a
+/// name.
 fn claim_container(
+    connection: &Connection,
+    run: &RunRow<'_>,
+    key: &ContainerKey,
+) -> Result<i64, Problem> {
+    let id = find_or_insert_container(connection, run, key)?;
+    note_change(connection, id, run.sequence)?;
+    Ok(id)
+}
+
+fn find_or_insert_container(
     connection: &Connection,
     run: &RunRow<'_>,
     key: &ContainerKey,
@@ -300,14 +332,15 @@ const UPDATE_OBSERVATION: &str = "
         run_id = ?9,
         first_ns = min(first_ns, ?11),
         last_ns = max(last_ns, ?12),
-        example = iif(example = '', ?13, example)
+        example = iif(example = '', ?13, example),
+        changed = ?15
     WHERE container_id = ?1 AND kind = ?2 AND source_id = ?3 AND target_id = ?4
         AND protocol = ?5 AND port = ?6 AND access = ?7 AND status = ?8";
 
 const INSERT_OBSERVATION: &str = "
     INSERT INTO observation (container_id, kind, source_id, target_id, protocol, port, access, status,
-        base, run_id, count, first_ns, last_ns, example)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13)";
+        base, run_id, count, first_ns, last_ns, example, changed)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14)";
 
 /// Applies observations that are all of one container, of which there is at least one.
 fn apply_observations(
@@ -354,6 +387,7 @@ fn apply_observations(
             last.0,
             example,
             stored_count(u64::MAX),
+            run.sequence,
         ])?;
         if updated == 0 {
             insert.execute(params![
@@ -370,6 +404,7 @@ fn apply_observations(
                 first.0,
                 last.0,
                 example,
+                run.sequence,
             ])?;
         }
     }
@@ -389,29 +424,37 @@ fn apply_loss(
     let container_id = claim_container(connection, run, container)?;
     connection
         .prepare_cached(
-            "INSERT INTO loss (container_id, reason, base, run_id, count) VALUES (?1, ?2, 0, ?3, ?4)
+            "INSERT INTO loss (container_id, reason, base, run_id, count, changed) VALUES (?1, ?2, 0, ?3, ?4, ?6)
              ON CONFLICT DO UPDATE SET
                  base = iif(run_id = excluded.run_id, base, min(base + count, ?5)),
                  count = iif(run_id = excluded.run_id, max(count, excluded.count), excluded.count),
-                 run_id = excluded.run_id",
+                 run_id = excluded.run_id,
+                 changed = excluded.changed",
         )?
         .execute(params![
             container_id,
             loss.reason.number(),
             run.id,
             stored_count(loss.count),
-            stored_count(u64::MAX)
+            stored_count(u64::MAX),
+            run.sequence
         ])?;
     Ok(())
 }
 
-fn upsert_endpoint(connection: &Connection, endpoint: &Endpoint) -> Result<(), Problem> {
+fn upsert_endpoint(
+    connection: &Connection,
+    endpoint: &Endpoint,
+    sequence: i64,
+) -> Result<(), Problem> {
     connection
         .prepare_cached(
-            "INSERT INTO endpoint (ip, from_ns, namespace, name, labels, until_ns) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO endpoint (ip, from_ns, namespace, name, labels, until_ns, changed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET
                  labels = iif(excluded.labels = '{}', labels, excluded.labels),
-                 until_ns = coalesce(until_ns, excluded.until_ns)",
+                 until_ns = coalesce(until_ns, excluded.until_ns),
+                 changed = excluded.changed",
         )?
         .execute(params![
             ip_bytes(endpoint.ip),
@@ -419,7 +462,8 @@ fn upsert_endpoint(connection: &Connection, endpoint: &Endpoint) -> Result<(), P
             endpoint.namespace,
             endpoint.name,
             json(&endpoint.labels),
-            endpoint.until.map(|time| time.0)
+            endpoint.until.map(|time| time.0),
+            sequence
         ])?;
     Ok(())
 }

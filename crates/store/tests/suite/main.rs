@@ -5,5 +5,6 @@
 
 #[macro_use]
 mod conformance;
+mod spool;
 mod sqlite;
 mod support;
