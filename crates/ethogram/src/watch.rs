@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use ethogram_identity::{
-    Identity, Tracking,
+    Identity, Tracking, Updates,
     cgroups::{Hierarchies, Hierarchy},
 };
 use ethogram_model::{
@@ -35,6 +35,8 @@ pub(crate) struct Watch {
     sensor: Sensor,
     identity: Identity,
     run: Run,
+    /// What was known when the watch began, until the first report takes it.
+    known_at_start: Updates,
     /// What was decided about each cgroup.
     tracking: HashMap<u64, Tracking>,
     /// Cgroups that count for a container: its own and those nested in it.
@@ -97,6 +99,7 @@ impl Watch {
         let mut watch = Self {
             sensor,
             identity,
+            known_at_start: Updates::default(),
             run,
             tracking: HashMap::new(),
             members: HashMap::new(),
@@ -108,6 +111,7 @@ impl Watch {
         // Decide about what is there before looking back at it.
         let update = watch.identity.poll(now());
         watch.decide(&update.tracking)?;
+        watch.known_at_start = update;
         watch.sensor.look_back().context("the look-back failed")?;
         Ok(watch)
     }
@@ -156,12 +160,12 @@ impl Watch {
             // What was counted must not be lost for it.
             tracing::warn!("cannot tell the kernel what to watch: {error:#}");
         }
-        let mut report = Report::empty(self.run.clone());
-        report.run.last_alive = time;
         self.run.last_alive = time;
         self.note_ends(&known.containers);
-        report.containers = known.containers;
-        report.endpoints = known.endpoints;
+        let first = std::mem::take(&mut self.known_at_start);
+        let mut report = Report::empty(self.run.clone());
+        report.containers = [first.containers, known.containers].concat();
+        report.endpoints = [first.endpoints, known.endpoints].concat();
         self.take(update, time, &mut report);
         self.forget_ended(time);
         Ok(report)
