@@ -27,20 +27,22 @@ chmod -R u=rwX,go=rX "$shop"
 echo "Recording a small shop (demo/shop.sh): a customer, a web server that gives up root, a"
 echo "database behind a unix socket. This is what the customer asks:"
 echo
-"$ethogram" record --wide -- "$shop/shop.sh"
+# The same search path everywhere, so that a shell looks in the same places.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin "$ethogram" record -- "$shop/shop.sh"
 cat <<TEXT
 
-What you see above was counted in the kernel, not read from the programs' own words:
-  - web gave up root (setgid, setuid in the last tables), so its attempt to read /etc/shadow
-    is a row with status Deny;
-  - shop.sh stands between the recorder and its interpreter: scripts are not hidden;
-  - /stats made web run a shell, which ran wc;
-  - web talks to db over a unix socket, and to an auditor over UDP who is not there;
-  - customer was refused next door, which is Failed, not Allow; its look-up of "localhost"
-    asked the kernel over netlink.
-The last line says whether anything was lost.
+This was counted in the kernel:
+  - web gave up root (setgid, setuid in the last table), so its attempt to read /etc/shadow is
+    a row with status Deny, and two capabilities it no longer had are too;
+  - /stats made web run a shell (/usr/bin/dash, if that is sh here), and the shell run wc;
+  - shop.sh stands between ethogram and its interpreter: scripts are rows;
+  - web asks db over a unix socket, and tells an auditor over UDP who is not there;
+  - customer was refused next door: Failed, not Allow. Looking "localhost" up asked the kernel
+    over netlink, and nscd, which most machines do not run.
+Files are folded: a directory with more than three children used is one row (--fold none lists
+them all). The last line of the summary says whether anything was lost.
 
 Try next:
   sudo $ethogram record -- YOUR COMMAND
-  sudo $ethogram agent      # watches every container; then, elsewhere: sudo $ethogram summary
+  sudo $ethogram agent     # watches every container; meanwhile: sudo $ethogram summary
 TEXT
