@@ -329,7 +329,7 @@ fn open_store(file: &Path) -> Result<Arc<SqliteStore>> {
 fn open_sound(file: &Path) -> Result<SqliteStore, StoreError> {
     let store = SqliteStore::open(file)?;
     let runs = store.runs()?;
-    if runs.last().is_some_and(|run| !run.ended_cleanly) {
+    if runs.last().is_none_or(|run| !run.ended_cleanly) {
         store.check()?;
     }
     Ok(store)
