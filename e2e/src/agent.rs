@@ -181,6 +181,8 @@ impl Agent {
         selection: &[&str],
         check: impl Fn(&Document) -> Result<T>,
     ) -> Result<T> {
+        // A command that fails is not a summary that is not ready: there is nothing to wait for.
+        self.summary(selection)?;
         eventually(|| check(&self.summary(selection)?))
             .with_context(|| format!("the agent's log ends:\n{}", self.log_end()))
     }
