@@ -1,7 +1,9 @@
 //! The command line, as typed. What it means is decided in the commands.
 
+mod about;
 mod read;
 
+pub(crate) use about::{CompletionArgs, DoctorArgs, ManArgs, SelfTestArgs};
 pub(crate) use read::{ContainersArgs, ListFormat, SourceArgs, SummaryArgs};
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -40,6 +42,16 @@ pub(crate) enum Command {
     Summary(SummaryArgs),
     /// List what is watched
     Containers(ContainersArgs),
+    /// Say what can be seen here, and what cannot
+    Doctor(DoctorArgs),
+    /// Print completions for a shell
+    Completion(CompletionArgs),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(ManArgs),
+    /// Do what the self-test of `doctor` expects to see
+    #[command(hide = true)]
+    SelfTest(SelfTestArgs),
     /// Set its cgroup and identity, then become the command
     #[command(hide = true)]
     RunIn(RunInArgs),

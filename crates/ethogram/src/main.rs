@@ -13,6 +13,7 @@ mod clock;
 mod columns;
 mod commands;
 mod config;
+mod doctor;
 mod host;
 mod inventory;
 mod log;
@@ -39,6 +40,10 @@ fn main() -> ExitCode {
         Command::Agent(args) => commands::agent::run(args, cli.verbose),
         Command::Summary(args) => commands::summary::run(&args),
         Command::Containers(args) => commands::containers::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Completion(args) => commands::completion::run(&args),
+        Command::Man(args) => commands::completion::write_manual(&args),
+        Command::SelfTest(args) => commands::doctor::act(&args),
         Command::RunIn(args) => commands::record::become_command(&args),
     };
     match result {

@@ -29,4 +29,4 @@ pub use directory::{Bounds, Scope, Tracking};
 pub use facts::SANDBOX_NAME;
 pub use identity::{CgroupEvent, Identity, IdentityError, Options, RESCAN_S, Updates};
 pub use role::{ContainerCgroup, Role, classify};
-pub use runtimes::{RuntimeEndpoint, RuntimeState, RuntimeStatus};
+pub use runtimes::{RuntimeEndpoint, RuntimeState, RuntimeStatus, well_known};

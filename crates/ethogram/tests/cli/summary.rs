@@ -302,7 +302,12 @@ fn a_selection_that_matches_nothing_says_what_there_is() {
             "containers that are known: POD, cache, db, resolver, web",
         ),
         (&["-w", "x"], "workloads that are known: deployment/db"),
-        (&["--since", "1m"], "6 containers are known"),
+        (
+            &[
+                "-t", "bind", "--status", "deny", "--source", "x", "--until", "1m", "-l", "app=web",
+            ],
+            "6 containers are known",
+        ),
     ] {
         let said = known.ask("summary", options).ok();
         assert!(

@@ -175,6 +175,7 @@ pub(crate) fn world() -> Report {
     use Kind::{Bind, Capability, Egress, File, Ingress, Process, Syscall};
     let mut sandbox = pod(5, "dvwa", "web-1", "web");
     sandbox.name = "POD".into();
+    sandbox.pod_uid = "uid-1".into();
     let cache = Container {
         namespace: String::new(),
         pod: String::new(),

@@ -1,0 +1,155 @@
+//! What cannot be seen, whatever is done with this version's hooks. The one place that
+//! says so: the table below is shown by `doctor`, and the documentation refers to it.
+
+use ethogram_sensor::HookStatus;
+use serde::Serialize;
+
+/// Something that happens and is not, or not wholly, in the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct BlindSpot {
+    /// Stable, for programs.
+    pub(crate) id: &'static str,
+    /// The tables it concerns.
+    pub(crate) kinds: &'static [&'static str],
+    /// What is not seen.
+    pub(crate) text: &'static str,
+    /// What to do about it.
+    pub(crate) remedy: &'static str,
+    #[serde(skip)]
+    applies: Applies,
+}
+
+/// Where it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Applies {
+    Always,
+    /// Where a hook is attached.
+    With(&'static str),
+    /// Where a hook is not attached, or nobody knows.
+    Without(&'static str),
+}
+
+const CAPABLE: &str = "tp_btf/cap_capable";
+const PREPARE_EXEC: &str = "tp_btf/sched_prepare_exec";
+
+const ALL: &[BlindSpot] = &[
+    BlindSpot {
+        id: "io-uring",
+        kinds: &["file", "ingress", "egress", "bind"],
+        text: "Operations submitted through io_uring (open, unlink, rename, send, receive, connect other than TCP) pass the system calls by and are not seen.",
+        remedy: "Where nothing needs it, turn it off: sysctl kernel.io_uring_disabled=2 (kernel 6.6 or newer). Recent Docker and containerd refuse it by their default seccomp profiles.",
+        applies: Applies::Always,
+    },
+    BlindSpot {
+        id: "requested-paths",
+        kinds: &["file"],
+        text: "Files that are unlinked, renamed, made or changed by name, and opens that were refused, have the path that was asked for: symbolic links in it are not resolved. Such rows are marked as-requested.",
+        remedy: "Read the mark (--wide) before drawing conclusions about links that a workload may make itself.",
+        applies: Applies::Always,
+    },
+    BlindSpot {
+        id: "udp-without-sender",
+        kinds: &["ingress"],
+        text: "Datagrams received by a program that does not ask who sent them are not seen.",
+        remedy: "Look at the other side's egress, or at the bind row of the socket.",
+        applies: Applies::Always,
+    },
+    BlindSpot {
+        id: "connected-recvmsg",
+        kinds: &["ingress"],
+        text: "What is received by recvmsg on a connected socket is no row of its own.",
+        remedy: "The connection itself is there, as egress or ingress.",
+        applies: Applies::Always,
+    },
+    BlindSpot {
+        id: "no-capabilities",
+        kinds: &["capability"],
+        text: "Uses of capabilities are not seen: this kernel has no tracepoint for them.",
+        remedy: "Kernel 6.14 or newer has it.",
+        applies: Applies::Without(CAPABLE),
+    },
+    BlindSpot {
+        id: "memory-probes",
+        kinds: &["capability"],
+        text: "Checks for CAP_SYS_ADMIN during calls that take memory are left out: the kernel makes them for everybody, and they say nothing about the program.",
+        remedy: "None is needed: what then uses the capability is seen.",
+        applies: Applies::With(CAPABLE),
+    },
+    BlindSpot {
+        id: "first-exec-parent",
+        kinds: &["process"],
+        text: "The first exec of a process that was not seen before is charged to its parent's executable.",
+        remedy: "Kernel 6.10 or newer says who called it.",
+        applies: Applies::Without(PREPARE_EXEC),
+    },
+    BlindSpot {
+        id: "32-bit-sockets",
+        kinds: &["ingress", "egress"],
+        text: "sendmsg, recvmsg and socketcall of 32-bit programs are not seen.",
+        remedy: "TCP connections are seen all the same; for the rest run 64-bit programs.",
+        applies: Applies::Always,
+    },
+    BlindSpot {
+        id: "open-descriptors",
+        kinds: &["file"],
+        text: "Reading, writing and mapping a file that is open already are no events: a row says how a file was opened, not how much of it was used. Nor is a descriptor seen that another process passed on.",
+        remedy: "None: this is what keeps watching cheap.",
+        applies: Applies::Always,
+    },
+];
+
+/// The blind spots where these hooks are in use.
+pub(crate) fn of(hooks: &[HookStatus]) -> Vec<BlindSpot> {
+    let attached = |name: &str| hooks.iter().any(|hook| hook.attached && hook.hook == name);
+    let applies = |spot: &&BlindSpot| match spot.applies {
+        Applies::Always => true,
+        Applies::With(hook) => attached(hook),
+        Applies::Without(hook) => !attached(hook),
+    };
+    ALL.iter().filter(applies).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ethogram_model::Kind;
+    use std::collections::HashSet;
+
+    fn hook(name: &str, attached: bool) -> HookStatus {
+        HookStatus {
+            hook: name.to_owned(),
+            attached,
+            note: String::new(),
+        }
+    }
+
+    #[test]
+    fn each_says_what_and_what_to_do() {
+        let mut ids = HashSet::new();
+        for spot in ALL {
+            assert!(ids.insert(spot.id), "{} twice", spot.id);
+            assert!(
+                spot.text.ends_with('.') && spot.remedy.ends_with('.'),
+                "{}",
+                spot.id
+            );
+            for kind in spot.kinds {
+                assert!(Kind::from_word(kind).is_some(), "{kind} of {}", spot.id);
+            }
+        }
+    }
+
+    #[test]
+    fn hooks_decide() {
+        let ids =
+            |hooks: &[HookStatus]| of(hooks).iter().map(|spot| spot.id).collect::<HashSet<_>>();
+        let new = ids(&[hook(CAPABLE, true), hook(PREPARE_EXEC, true)]);
+        assert!(new.contains("memory-probes"));
+        assert!(!new.contains("no-capabilities") && !new.contains("first-exec-parent"));
+        let old = ids(&[hook(CAPABLE, false), hook(PREPARE_EXEC, false)]);
+        assert!(!old.contains("memory-probes"));
+        assert!(old.contains("no-capabilities") && old.contains("first-exec-parent"));
+        assert_eq!(ids(&[]), old, "unknown is as bad as absent");
+        assert!(old.contains("io-uring") && new.contains("io-uring"));
+    }
+}
