@@ -92,10 +92,12 @@ static __noinline u64 exe_of(struct file *file, struct task_struct *task, u64 cg
 	return exe;
 }
 
-static __always_inline bool is_current(const struct actor *actor, struct task_struct *task)
+static __always_inline bool is_current(const struct actor *actor, struct task_struct *any_task)
 {
-	return actor->css_set == (void *)BPF_CORE_READ(task, cgroups) &&
-	       actor->exec_id == BPF_CORE_READ(task, self_exec_id) &&
+	struct task_struct *task = CAST(struct task_struct, any_task);
+
+	return actor->css_set == (void *)GET(task, cgroups) &&
+	       actor->exec_id == GET(task, self_exec_id) &&
 	       actor->policy_generation == policy_generation;
 }
 

@@ -157,6 +157,36 @@ static __always_inline void scratch_put(struct scratch *s)
 	s->busy = 0;
 }
 
+/* ---- looking into the kernel ---- */
+extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak; /* since 6.2 */
+
+/*
+ * Direct loads where the kernel lets us cast a pointer, calls to probe_read elsewhere. The
+ * verifier knows whether the function exists and drops the other branch.
+ */
+#define have_cast bpf_ksym_exists(bpf_rdonly_cast)
+#define CAST(type, pointer)                                                                        \
+	((type *)(have_cast ? bpf_rdonly_cast((void *)(pointer), bpf_core_type_id_kernel(type))    \
+			    : (void *)(pointer)))
+#define GET(pointer, field)                                                                        \
+	({                                                                                         \
+		typeof((pointer)->field) value_;                                                   \
+		if (have_cast)                                                                     \
+			value_ = (pointer)->field;                                                 \
+		else                                                                               \
+			value_ = BPF_CORE_READ(pointer, field);                                    \
+		value_;                                                                            \
+	})
+
+/* The address in a typed pointer, as the plain number that a global function takes. */
+static __always_inline void *untyped(const void *typed)
+{
+	void *plain = NULL;
+
+	bpf_probe_read_kernel(&plain, sizeof(plain), &typed);
+	return plain;
+}
+
 static __always_inline u64 mix(u64 hash, u64 word)
 {
 	/* 2^64 / golden ratio: spreads low bits upwards. */

@@ -41,9 +41,10 @@ static __always_inline void count_file(const struct actor *actor, struct file *f
 	scratch_put(s);
 }
 
-static __always_inline u16 opened_access(struct file *file)
+static __always_inline u16 opened_access(struct file *any_file)
 {
-	u32 mode = BPF_CORE_READ(file, f_mode);
+	struct file *file = CAST(struct file, any_file);
+	u32 mode = GET(file, f_mode);
 	u16 access = 0;
 
 	if (mode & FMODE_PATH)

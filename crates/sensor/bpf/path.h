@@ -11,26 +11,6 @@
 #pragma once
 #include "core.h"
 
-extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak; /* since 6.2 */
-
-/*
- * Direct loads where the kernel lets us cast a pointer, calls to probe_read elsewhere. The
- * verifier knows whether the function exists and drops the other branch.
- */
-#define have_cast bpf_ksym_exists(bpf_rdonly_cast)
-#define CAST(type, pointer)                                                                        \
-	((type *)(have_cast ? bpf_rdonly_cast((void *)(pointer), bpf_core_type_id_kernel(type))    \
-			    : (void *)(pointer)))
-#define GET(pointer, field)                                                                        \
-	({                                                                                         \
-		typeof((pointer)->field) value_;                                                   \
-		if (have_cast)                                                                     \
-			value_ = (pointer)->field;                                                 \
-		else                                                                               \
-			value_ = BPF_CORE_READ(pointer, field);                                    \
-		value_;                                                                            \
-	})
-
 /*
  * The verifier forbids hashing a typed pointer, but the difference of two is a number: it
  * changes when either does, which is all that an identity needs.
@@ -137,17 +117,15 @@ static __noinline u64 identity_rest(struct walk *w)
 	return w->hash;
 }
 
-/*
- * Hash of all that the path of (mnt, dentry) depends on, seen from a root. All arguments are
- * addresses. Not static: a global function is verified once, not once per caller.
- */
-__noinline u64 chain_hash(u64 mnt, u64 dentry, u64 root_mnt, u64 root_dentry)
+/* Hash of all that the path of (mnt, dentry) depends on, seen from a task's root. */
+static __always_inline u64 chain_walk(struct vfsmount *mnt, struct dentry *dentry,
+				      struct fs_struct *fs)
 {
 	struct walk w = {
-		.dentry = CAST(struct dentry, dentry),
-		.mnt = CAST(struct vfsmount, mnt),
-		.root_dentry = CAST(struct dentry, root_dentry),
-		.root_mnt = CAST(struct vfsmount, root_mnt),
+		.dentry = dentry,
+		.mnt = mnt,
+		.root_dentry = CAST(struct dentry, GET(fs, root.dentry)),
+		.root_mnt = CAST(struct vfsmount, GET(fs, root.mnt)),
 	};
 
 	for (int i = 0; i < STEPS_INLINE && !w.done; i++)
@@ -161,14 +139,20 @@ __noinline u64 chain_hash(u64 mnt, u64 dentry, u64 root_mnt, u64 root_dentry)
 	return mix(w.hash, mount_id(w.root_mnt));
 }
 
-/* The same, seen from a task's root. */
+/*
+ * The same by addresses. Not static: a global function is verified once, not once per
+ * caller, but takes only numbers and plain memory.
+ */
+__noinline u64 chain_hash(u64 mnt, u64 dentry, u64 fs)
+{
+	return chain_walk(CAST(struct vfsmount, mnt), CAST(struct dentry, dentry),
+			  CAST(struct fs_struct, fs));
+}
+
 static __always_inline u64 chain_of(struct vfsmount *mnt, struct dentry *dentry,
 				    struct task_struct *task)
 {
-	struct fs_struct *fs = BPF_CORE_READ(task, fs);
-
-	return chain_hash((u64)mnt, (u64)dentry, (u64)BPF_CORE_READ(fs, root.mnt),
-			  (u64)BPF_CORE_READ(fs, root.dentry));
+	return chain_hash((u64)mnt, (u64)dentry, (u64)BPF_CORE_READ(task, fs));
 }
 
 static __always_inline bool is_upper(struct inode *inode)
@@ -183,20 +167,30 @@ static __always_inline bool is_upper(struct inode *inode)
 	return BPF_CORE_READ(ovl, __upperdentry) != NULL;
 }
 
-/* Identity of an open file, for a task. */
+/* Identity of an open file, by the addresses of the file and of a task's fs_struct. Global, as above. */
+__noinline int file_identity(u64 file_address, u64 fs_address, struct file_id *id)
+{
+	struct file *file = CAST(struct file, file_address);
+	struct vfsmount *mnt = CAST(struct vfsmount, GET(file, f_path.mnt));
+	struct dentry *dentry = CAST(struct dentry, GET(file, f_path.dentry));
+	struct inode *inode = CAST(struct inode, GET(file, f_inode));
+	struct dentry *mnt_root = GET(mnt, mnt_root);
+
+	if (!id)
+		return 0;
+	id->mount = mount_id(mnt);
+	id->dentry = DISTANCE(dentry, mnt_root);
+	id->chain = chain_walk(mnt, dentry, CAST(struct fs_struct, fs_address));
+	id->inode = GET(inode, i_ino);
+	id->marks = !GET(dentry, d_hash.pprev) && dentry != mnt_root ? ACCESS_DELETED : 0;
+	return 0;
+}
+
 static __always_inline struct file_id file_id_of(struct file *file, struct task_struct *task)
 {
-	struct vfsmount *mnt = BPF_CORE_READ(file, f_path.mnt);
-	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
-	struct file_id id = {
-		.mount = mount_id(CAST(struct vfsmount, mnt)),
-		.dentry = (u64)dentry,
-		.chain = chain_of(mnt, dentry, task),
-		.inode = BPF_CORE_READ(file, f_inode, i_ino),
-	};
+	struct file_id id = {};
 
-	if (!BPF_CORE_READ(dentry, d_hash.pprev) && dentry != BPF_CORE_READ(mnt, mnt_root))
-		id.marks |= ACCESS_DELETED;
+	file_identity((u64)file, (u64)BPF_CORE_READ(task, fs), &id);
 	return id;
 }
 
@@ -282,12 +276,14 @@ static __always_inline void file_path_into(struct scratch *s, struct file *file,
 }
 
 /* The open file behind a descriptor of the task; NULL if there is none (any more). */
-static __always_inline struct file *file_of(struct task_struct *task, int fd)
+static __always_inline struct file *file_of(struct task_struct *any_task, int fd)
 {
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct file **table = BPF_CORE_READ(fdt, fd), *file = NULL;
+	struct task_struct *task = CAST(struct task_struct, any_task);
+	struct files_struct *files = CAST(struct files_struct, GET(task, files));
+	struct fdtable *fdt = CAST(struct fdtable, GET(files, fdt));
+	struct file **table = GET(fdt, fd), *file = NULL;
 
-	if (fd < 0 || (u32)fd >= BPF_CORE_READ(fdt, max_fds))
+	if (fd < 0 || (u32)fd >= GET(fdt, max_fds))
 		return NULL;
 	bpf_probe_read_kernel(&file, sizeof(file), table + fd);
 	return file;
