@@ -19,8 +19,8 @@ pub mod runtime {
 use runtime::{
     ContainerConfig, ContainerState, ContainerStatus, ContainerStatusRequest,
     CreateContainerRequest, ExecSyncRequest, ListPodSandboxRequest, PodSandboxConfig,
-    PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient,
+    PodSandboxStatusRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
+    StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient,
 };
 
 /// No call of a healthy runtime takes longer.
@@ -193,20 +193,6 @@ impl Cri {
             std::thread::sleep(Duration::from_millis(10));
         }
         bail!("container {container} does not end")
-    }
-
-    /// Forgets an ended container.
-    ///
-    /// # Errors
-    /// As the runtime says.
-    pub fn remove_container(&self, container: &str) -> Result<()> {
-        let request = RemoveContainerRequest {
-            container_id: container.into(),
-        };
-        self.call("RemoveContainer", |mut c| async move {
-            c.remove_container(request).await
-        })
-        .map(drop)
     }
 
     /// The first process of a container, as the machine numbers it.

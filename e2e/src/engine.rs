@@ -2,7 +2,10 @@
 
 use crate::testbed::{self, run, run_script};
 use anyhow::Result;
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
 
 /// A Docker engine.
 #[derive(Debug)]
@@ -42,6 +45,18 @@ impl Docker {
 #[derive(Debug)]
 pub struct Podman(());
 
+/// Podman's service, which speaks Docker's language. It is killed when dropped.
+#[derive(Debug)]
+pub struct PodmanService(Child);
+
+impl Drop for PodmanService {
+    fn drop(&mut self) {
+        // Fails only where it has ended, which is what is wanted.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 impl Podman {
     /// Makes its storage ready.
     ///
@@ -57,6 +72,23 @@ impl Podman {
     #[must_use]
     pub fn storage(&self) -> PathBuf {
         testbed::state_dir().join("podman/storage")
+    }
+
+    /// Starts the service, and returns it with its socket. Nobody needs it to run
+    /// containers; it is where labels can be asked for.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn serve(&self) -> Result<(PodmanService, PathBuf)> {
+        let socket = testbed::state_dir().join("podman/podman.sock");
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(testbed::script("podman.sh"))
+            .args(["run", "system", "service", "--time=0"])
+            .arg(format!("unix://{}", socket.display()))
+            .stdin(Stdio::null())
+            .spawn()?;
+        Ok((PodmanService(child), socket))
     }
 
     /// Runs `podman ARGS...`.

@@ -67,7 +67,7 @@ pub(super) fn short_lived_containers_of_a_pod_are_named() -> Result<()> {
             &["/bin/cat", "/etc/hostname"],
         ))?;
         ensure!(node.cri().wait_container(&id)? == 0, "job-{n} failed");
-        node.cri().remove_container(&id)?;
+        // As a kubelet leaves it: ended, and removed with its pod.
         ids.push(id);
     }
     agent.settled(&["-n", "dvwa", "-p", "jobs"], |document| {

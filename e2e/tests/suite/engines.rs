@@ -121,17 +121,30 @@ pub(super) fn hostile_names_are_escaped() -> Result<()> {
     Ok(())
 }
 
-pub(super) fn podman_containers_are_named() -> Result<()> {
+pub(super) fn podman_containers_are_named_from_its_files() -> Result<()> {
     let engine = Podman::up()?;
-    let dir = tempfile::tempdir()?;
     let storage = engine.storage();
-    let agent = Agent::start(
-        dir.path(),
-        Setup {
-            podman: Some(&storage),
-            ..Setup::default()
-        },
-    )?;
+    let setup = Setup {
+        podman: Some(&storage),
+        ..Setup::default()
+    };
+    // Its files do not tell labels.
+    podman_container_is_named(&engine, setup, &[])
+}
+
+pub(super) fn podman_containers_are_named_by_its_service() -> Result<()> {
+    let engine = Podman::up()?;
+    let (_service, socket) = engine.serve()?;
+    let setup = Setup {
+        docker: Some(&socket),
+        ..Setup::default()
+    };
+    podman_container_is_named(&engine, setup, &[("tier", "back")])
+}
+
+fn podman_container_is_named(engine: &Podman, setup: Setup, labels: &[(&str, &str)]) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let agent = Agent::start(dir.path(), setup)?;
     let id = engine.podman(&[
         "run",
         "-d",
@@ -144,14 +157,15 @@ pub(super) fn podman_containers_are_named() -> Result<()> {
         "1000",
     ])?;
     for _ in 0..TIMES {
-        engine.podman(&["exec", &id, "/bin/cat", "/etc/passwd"])?;
+        engine.podman(&["exec", &id, "/bin/cat", "/www/index.html"])?;
     }
     agent.settled(&[], |document| {
         let subject = of_id(document, &id)?;
         named(subject, "reader", "podman", "container", "reader")?;
-        has_label(subject, "tier", "back")?;
-        // The runtime reads it too, for each process it starts, but as itself.
-        check(subject, &[reads("/etc/passwd", TIMES)])?;
+        for (key, value) in labels {
+            has_label(subject, key, value)?;
+        }
+        check(subject, &[reads("/www/index.html", TIMES)])?;
         check_complete(subject)
     })?;
     agent.stop()?;

@@ -91,8 +91,12 @@ pub(crate) const TESTS: &[Test] = &[
         engines::hostile_names_are_escaped,
     ),
     (
-        "engines::podman_containers_are_named",
-        engines::podman_containers_are_named,
+        "engines::podman_containers_are_named_from_its_files",
+        engines::podman_containers_are_named_from_its_files,
+    ),
+    (
+        "engines::podman_containers_are_named_by_its_service",
+        engines::podman_containers_are_named_by_its_service,
     ),
 ];
 
