@@ -20,9 +20,11 @@ pub struct Position {
     pub(crate) after: i64,
     /// The report with which this round began; `after` itself between rounds.
     pub(crate) until: i64,
-    /// In this round, endpoints up to this number are known.
+    /// In this round, runs up to this number are known,
+    pub(crate) run: i64,
+    /// endpoints up to this one,
     pub(crate) endpoint: i64,
-    /// In this round, containers before this number are known,
+    /// containers before this one,
     pub(crate) container: i64,
     /// and of that container the rows up to this one.
     pub(crate) place: [i64; PLACE_COLUMNS],
@@ -37,6 +39,7 @@ impl Position {
         Self {
             after,
             until: after,
+            run: 0,
             endpoint: 0,
             container: 0,
             place: [0; PLACE_COLUMNS],
@@ -53,7 +56,7 @@ impl Position {
 /// How large a page may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageLimits {
-    /// Observations and endpoints, in all.
+    /// Observations, endpoints and runs, in all.
     pub rows_max: usize,
     /// Bytes of text and numbers, by an estimate from above. A page has at least one row,
     /// so a row that is larger than this exceeds it.
@@ -74,7 +77,7 @@ pub struct ContainerChanges {
 /// A page of what changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
-    /// Runs; all that changed are in the first page of a round.
+    /// Runs of the agent.
     pub runs: Vec<Run>,
     /// Addresses and whose they are.
     pub endpoints: Vec<Endpoint>,

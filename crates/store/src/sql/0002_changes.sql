@@ -43,13 +43,14 @@ INSERT INTO endpoint (ip, from_ns, namespace, name, labels, until_ns, changed)
 DROP TABLE endpoint_before;
 
 -- The collectors that are told, and how far each has got: it has all that changed up to
--- `after`, and of what changed up to `until` the endpoints up to endpoint_id and the
--- containers before container_id. `stamp` is that of the last report it acknowledged;
+-- `after`, and of what changed up to `until` the runs and endpoints up to run_id and
+-- endpoint_id and the containers before container_id. `stamp` is that of the last report it acknowledged;
 -- removed_unsent counts rows that retention removed before it had them.
 CREATE TABLE peer (
     name TEXT PRIMARY KEY,
     after INTEGER NOT NULL,
     until INTEGER NOT NULL,
+    run_id INTEGER NOT NULL,
     endpoint_id INTEGER NOT NULL,
     container_id INTEGER NOT NULL,
     stamp INTEGER NOT NULL,

@@ -327,27 +327,25 @@ fn ip_from_bytes(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 pub(super) fn runs(connection: &Connection) -> Result<Vec<Run>, Problem> {
-    runs_since(connection, i64::MIN)
+    let mut statement = connection.prepare_cached(&format!("{RUN} ORDER BY id"))?;
+    let runs = statement.query_map([], run)?;
+    Ok(runs.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The runs that a later report than the given one changed.
-pub(super) fn runs_since(connection: &Connection, after: i64) -> Result<Vec<Run>, Problem> {
-    let mut statement = connection.prepare_cached(
-        "SELECT name, boot, node, hooks, started_ns, last_alive_ns, ended_cleanly
-         FROM run WHERE changed > ?1 ORDER BY id",
-    )?;
-    let runs = statement.query_map([after], |row| {
-        Ok(Run {
-            id: row.get(0)?,
-            boot: BootId::new(&row.get::<_, String>(1)?),
-            node: row.get(2)?,
-            hooks: row.get(3)?,
-            started: Timestamp(row.get(4)?),
-            last_alive: Timestamp(row.get(5)?),
-            ended_cleanly: row.get(6)?,
-        })
-    })?;
-    Ok(runs.collect::<rusqlite::Result<_>>()?)
+/// A run, as [`run`] reads it.
+pub(super) const RUN: &str =
+    "SELECT name, boot, node, hooks, started_ns, last_alive_ns, ended_cleanly, id FROM run";
+
+pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
+    Ok(Run {
+        id: row.get(0)?,
+        boot: BootId::new(&row.get::<_, String>(1)?),
+        node: row.get(2)?,
+        hooks: row.get(3)?,
+        started: Timestamp(row.get(4)?),
+        last_alive: Timestamp(row.get(5)?),
+        ended_cleanly: row.get(6)?,
+    })
 }
 
 pub(super) fn stats(

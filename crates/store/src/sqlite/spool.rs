@@ -2,17 +2,17 @@
 
 use super::{
     problem::Problem,
-    read::{self, ENDPOINT, OBSERVATION, Texts},
+    read::{self, ENDPOINT, OBSERVATION, RUN, Texts},
 };
 use crate::{Changes, ContainerChanges, PageLimits, Peer, Position, spool::PLACE_COLUMNS};
 use ethogram_model::{Endpoint, Loss, LossReason, Observation};
 use rusqlite::{Connection, params, params_from_iter};
 
 /// What a row's numbers take, at most.
-const ROW_BYTES: usize = 64;
+const ROW_BYTES: usize = 96;
 
-/// The endpoint that comes after all others.
-const LAST_ENDPOINT: i64 = i64::MAX;
+/// The number that comes after all others.
+const LAST: i64 = i64::MAX;
 
 pub(super) fn identity(connection: &Connection) -> Result<String, Problem> {
     Ok(connection.query_row("SELECT identity FROM spool", [], |row| row.get(0))?)
@@ -40,9 +40,11 @@ pub(super) fn changes_since(
             return Ok(page.changes);
         }
         page.position.until = sequence;
-        page.changes.runs = read::runs_since(connection, position.after)?;
     }
-    if page.take_endpoints(connection)? && page.take_containers(connection)? {
+    if page.take_runs(connection)?
+        && page.take_endpoints(connection)?
+        && page.take_containers(connection)?
+    {
         page.position = Position::at_rest(page.position.until);
     }
     page.changes.position = page.position;
@@ -60,7 +62,8 @@ struct Page {
 impl Page {
     /// Makes room for a row, if there is any.
     fn admits(&mut self, bytes: usize) -> bool {
-        let is_first = self.changes.endpoints.is_empty()
+        let is_first = self.changes.runs.is_empty()
+            && self.changes.endpoints.is_empty()
             && self
                 .changes
                 .containers
@@ -75,8 +78,28 @@ impl Page {
     }
 
     /// Whether there are no more of them.
+    fn take_runs(&mut self, connection: &Connection) -> Result<bool, Problem> {
+        if self.position.run == LAST {
+            return Ok(true);
+        }
+        let mut statement =
+            connection.prepare_cached(&format!("{RUN} WHERE id > ?1 AND changed > ?2 ORDER BY id"))?;
+        let mut rows = statement.query([self.position.run, self.position.after])?;
+        while let Some(row) = rows.next()? {
+            let run = read::run(row)?;
+            if !self.admits(ROW_BYTES + run.id.len() + run.hooks.len()) {
+                return Ok(false);
+            }
+            self.changes.runs.push(run);
+            self.position.run = row.get(7)?;
+        }
+        self.position.run = LAST;
+        Ok(true)
+    }
+
+    /// Whether there are no more of them.
     fn take_endpoints(&mut self, connection: &Connection) -> Result<bool, Problem> {
-        if self.position.endpoint == LAST_ENDPOINT {
+        if self.position.endpoint == LAST {
             return Ok(true);
         }
         let mut statement = connection.prepare_cached(&format!(
@@ -91,7 +114,7 @@ impl Page {
             self.changes.endpoints.push(endpoint);
             self.position.endpoint = row.get(6)?;
         }
-        self.position.endpoint = LAST_ENDPOINT;
+        self.position.endpoint = LAST;
         Ok(true)
     }
 
@@ -227,29 +250,31 @@ fn label_bytes(labels: &ethogram_model::Labels) -> usize {
 pub(super) fn peer(connection: &Connection, name: &str) -> Result<Peer, Problem> {
     let start = Position::START;
     connection
-        .prepare_cached("INSERT OR IGNORE INTO peer VALUES (?1, ?2, ?3, ?4, ?5, 0, 0)")?
+        .prepare_cached("INSERT OR IGNORE INTO peer VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)")?
         .execute(params![
             name,
             start.after,
             start.until,
+            start.run,
             start.endpoint,
             start.container
         ])?;
     Ok(connection
         .prepare_cached(
-            "SELECT after, until, endpoint_id, container_id, stamp, removed_unsent FROM peer WHERE name = ?1",
+            "SELECT after, until, run_id, endpoint_id, container_id, stamp, removed_unsent FROM peer WHERE name = ?1",
         )?
         .query_row([name], |row| {
             Ok(Peer {
                 position: Position {
                     after: row.get(0)?,
                     until: row.get(1)?,
-                    endpoint: row.get(2)?,
-                    container: row.get(3)?,
+                    run: row.get(2)?,
+                    endpoint: row.get(3)?,
+                    container: row.get(4)?,
                     place: [0; PLACE_COLUMNS],
                 },
-                stamp: row.get(4)?,
-                removed_unsent: row.get(5)?,
+                stamp: row.get(5)?,
+                removed_unsent: row.get(6)?,
             })
         })?)
 }
@@ -262,13 +287,14 @@ pub(super) fn acknowledge(
 ) -> Result<(), Problem> {
     connection
         .prepare_cached(
-            "UPDATE peer SET after = ?2, until = ?3, endpoint_id = ?4, container_id = ?5, stamp = ?6
+            "UPDATE peer SET after = ?2, until = ?3, run_id = ?4, endpoint_id = ?5, container_id = ?6, stamp = ?7
              WHERE name = ?1",
         )?
         .execute(params![
             name,
             position.after,
             position.until,
+            position.run,
             position.endpoint,
             position.container,
             stamp

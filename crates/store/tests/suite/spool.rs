@@ -179,7 +179,7 @@ fn whoever_reads_on_knows_everything() {
                     let limits = PageLimits { rows_max: *rows_max, bytes_max: *bytes_max };
                     let changes = store.changes_since(&position, limits).unwrap();
                     let count: usize = changes.containers.iter().map(|c| c.observations.len()).sum();
-                    prop_assert!(count + changes.endpoints.len() <= *rows_max);
+                    prop_assert!(count + changes.endpoints.len() + changes.runs.len() <= *rows_max);
                     replica.take(&changes);
                     position = changes.position;
                 }
