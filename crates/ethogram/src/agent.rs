@@ -39,6 +39,7 @@ use ethogram_identity::{Bounds, RuntimeStatus, Scope, cgroups::Hierarchies};
 use ethogram_model::Run;
 use ethogram_sensor::HookStatus;
 use ethogram_store::{SqliteStore, Store, StoreError, move_aside};
+use tokio::sync::oneshot;
 
 use crate::{
     clock::now,
@@ -123,6 +124,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let keeper = Keeper::start(Arc::clone(&store) as Arc<dyn Store>, watch.run().clone())?;
     let (questions, asked) = mpsc::channel();
     let mut adder = Adder::default();
+    write_first(&mut watch, &mut adder, keeper.desk())?;
     let shared = Arc::new(Shared {
         run: watch.run().clone(),
         store: Arc::clone(&store) as Arc<dyn Store>,
@@ -152,15 +154,14 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     tracing::info!("ending: writing the rest");
     drop(retention);
     runtime.block_on(api.stop(ANSWERS_WAIT));
-    let rest = watch.finish();
-    if let Ok(rest) = rest.as_ref() {
-        shared.desk.hand_over(rest.clone(), Vec::new());
-    }
+    let finished = watch
+        .finish()
+        .map(|rest| shared.desk.hand_over(rest, Vec::new()));
     let closed = keeper.close();
     drop(socket);
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(ANSWERS_WAIT);
     watched.and(closed)?;
-    rest.context("what happened last is lost")?;
+    finished.context("what happened last is lost")?;
     tracing::info!("ended: everything is written");
     Ok(())
 }
@@ -209,6 +210,18 @@ fn start_watch(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<
         tracing::warn!("{} is not attached: {}", hook.hook, hook.note);
     }
     Ok(watch)
+}
+
+/// Writes what is there already, and that this run began.
+fn write_first(watch: &mut Watch, adder: &mut Adder, desk: &Desk) -> Result<()> {
+    let report = watch.tick()?;
+    adder.add(&report);
+    let (receipt, written) = oneshot::channel();
+    desk.hand_over(report, vec![receipt]);
+    if written.blocking_recv().is_err() {
+        tracing::warn!("the store cannot be written yet");
+    }
+    Ok(())
 }
 
 /// Ticks until a signal says that it is over, or the store cannot be used any more.
@@ -353,16 +366,18 @@ fn holder_of(file: &Path) -> Option<u32> {
 /// Removes from time to time what may not be kept; ends when what is returned is dropped.
 fn start_retention(shared: &Arc<Shared>) -> Result<Sender<()>> {
     let (end, ended) = mpsc::channel();
-    let shared = Arc::clone(shared);
+    // Between two rounds it holds nothing, so that the store closes with the agent.
+    let shared = Arc::downgrade(shared);
     thread::Builder::new()
         .name("retention".into())
         .spawn(move || {
-            loop {
+            while let Some(shared) = shared.upgrade() {
                 match shared.store.retain(&shared.settings.retention, now()) {
                     Ok(removed) if removed == ethogram_store::Removed::default() => {}
                     Ok(removed) => tracing::info!(?removed, "removed what is too old or too much"),
                     Err(error) => tracing::error!("cannot remove what is too old: {error}"),
                 }
+                drop(shared);
                 if ended.recv_timeout(RETAIN_EVERY) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
