@@ -4,9 +4,13 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 ETHOGRAM := $(TARGET_DIR)/release/ethogram
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BIN_DIR := $(DESTDIR)$(PREFIX)/bin
 MAN_DIR := $(DESTDIR)$(PREFIX)/share/man/man1
@@ -36,11 +40,12 @@ lint: ## formatting, clippy, clang-format, licences
 	tools/packages.sh lint
 	tools/lint.sh
 
-bench: ## what watching costs here (needs root)
-	tools/packages.sh build
-	bench/run.sh
+bench: build ## what watching costs here, beside bpftrace and strace (needs root)
+	tools/packages.sh bench
+	cargo build --release --package ethogram-bench
+	$(SUDO) $(TARGET_DIR)/release/ethogram-bench price --ethogram $(ETHOGRAM)
 
-vm-test: ## the sensor's tests on other kernels, in QEMU (long: emulated)
+vm-test: ## the sensor on Debian's kernels, in QEMU (emulated: about a minute for each boot)
 	tools/packages.sh vm
 	vm/test.sh
 
@@ -51,14 +56,15 @@ install: ## install what `make` built, below DESTDIR and PREFIX
 	@test -x $(ETHOGRAM) || { echo "install: run make first" >&2; exit 1; }
 	install -D -m 755 $(ETHOGRAM) $(BIN_DIR)/ethogram
 	install -d $(MAN_DIR) $(UNIT_DIR) $(BASH_DIR) $(ZSH_DIR) $(FISH_DIR) $(CONFIG_DIR) $(DOC_DIR)
-	sed 's|/usr/bin/ethogram|$(PREFIX)/bin/ethogram|' deploy/ethogram.service > $(UNIT_DIR)/ethogram.service
+	sed 's|/usr/bin/ethogram|$(PREFIX)/bin/ethogram|' deploy/ethogram.service | install -m 644 /dev/stdin $(UNIT_DIR)/ethogram.service
 	$(ETHOGRAM) man $(MAN_DIR)
-	$(ETHOGRAM) completion bash > $(BASH_DIR)/ethogram
-	$(ETHOGRAM) completion zsh > $(ZSH_DIR)/_ethogram
-	$(ETHOGRAM) completion fish > $(FISH_DIR)/ethogram.fish
+	chmod 644 $(MAN_DIR)/ethogram*.1
+	$(ETHOGRAM) completion bash | install -m 644 /dev/stdin $(BASH_DIR)/ethogram
+	$(ETHOGRAM) completion zsh | install -m 644 /dev/stdin $(ZSH_DIR)/_ethogram
+	$(ETHOGRAM) completion fish | install -m 644 /dev/stdin $(FISH_DIR)/ethogram.fish
 	install -m 644 LICENSE LICENSE-BPF* NOTICE README.md $(DOC_DIR)
 	@# The configuration is its owner's once it is there.
-	test -e $(CONFIG_DIR)/agent.toml || install -m 644 deploy/agent.toml $(CONFIG_DIR)/agent.toml
+	@test -e $(CONFIG_DIR)/agent.toml || install -m 644 deploy/agent.toml $(CONFIG_DIR)/agent.toml
 
 uninstall: ## remove what install put there, but for configuration and data
 	rm -f $(BIN_DIR)/ethogram $(UNIT_DIR)/ethogram.service $(MAN_DIR)/ethogram.1 $(MAN_DIR)/ethogram-*.1
@@ -66,10 +72,10 @@ uninstall: ## remove what install put there, but for configuration and data
 	rm -rf $(DOC_DIR)
 	@echo "kept: $(CONFIG_DIR), $(DESTDIR)/var/lib/ethogram"
 
-deb: build ## build a Debian package into $(TARGET_DIR)
-	tools/deb.sh $(TARGET_DIR)
+deb: build ## build a Debian package into target/
+	tools/deb.sh $(ETHOGRAM) $(TARGET_DIR)
 
-doc: ## the crates' documentation, into $(TARGET_DIR)/doc
+doc: ## the crates' documentation, into target/doc
 	cargo doc --workspace --no-deps --document-private-items
 
 clean: ## remove what was built

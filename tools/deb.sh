@@ -1,11 +1,12 @@
 #!/bin/bash
-# Builds a Debian package of the release build, with dpkg-deb alone.
-# usage: deb.sh FOLDER
+# Builds a Debian package of a built binary, with dpkg-deb alone.
+# usage: deb.sh BINARY FOLDER
 set -euo pipefail
+usage="usage: deb.sh BINARY FOLDER"
+binary=$(realpath "${1:?$usage}")
+folder=$(realpath "${2:?$usage}")
 cd "$(dirname "$0")/.."
 
-folder=${1:?usage: deb.sh FOLDER}
-binary=${CARGO_TARGET_DIR:-target}/release/ethogram
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 architecture=$(dpkg --print-architecture)
 # The newest symbol version of the C library that the binary asks for.
@@ -19,7 +20,9 @@ unknown=$(objdump -p "$binary" | awk '$1 == "NEEDED" { print $2 }' |
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 chmod 755 "$stage"
-make --no-print-directory install DESTDIR="$stage" PREFIX=/usr > /dev/null
+# Where Debian has zsh look; site-functions is the administrator's there.
+make --no-print-directory install ETHOGRAM="$binary" DESTDIR="$stage" PREFIX=/usr \
+	ZSH_DIR="$stage/usr/share/zsh/vendor-completions" > /dev/null
 find "$stage/usr/share/man" -name '*.1' -exec gzip -9n {} +
 cp CHANGELOG.md "$stage/usr/share/doc/ethogram/changelog"
 gzip -9n "$stage/usr/share/doc/ethogram/changelog"

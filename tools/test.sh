@@ -28,7 +28,7 @@ step() {
 	echo "==> $what"
 	if ! "$@" 2>&1 | tee -a "$log"; then
 		echo "==> FAILED after $((SECONDS - started)) s: $what"
-		sed -n '/^failures:$/,/^test result:/p' "$log" | sed -n '/^    /p' | sort -u
+		sed -n '/^failures:$/,/^test result:/p' "$log" | grep -E '^    [^ ]+$' | sort -u || true
 		totals
 		exit 1
 	fi
@@ -37,7 +37,7 @@ step() {
 
 compiles_nothing() {
 	local output
-	output=$(cargo test --workspace --no-run 2>&1)
+	output=$(cargo test --workspace --no-run 2>&1) || { echo "$output"; return 1; }
 	if grep Compiling <<< "$output"; then
 		echo "a second build compiles the above again: a build script names a file that changes or is not there"
 		return 1
