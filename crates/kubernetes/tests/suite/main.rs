@@ -1,0 +1,10 @@
+//! Tests against an API server of ours, and of the manifests.
+
+#![allow(clippy::unwrap_used)]
+
+mod fake_api;
+mod manifests;
+mod naming;
+mod reader;
+mod watching;
+mod wire;

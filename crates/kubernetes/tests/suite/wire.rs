@@ -1,0 +1,82 @@
+//! The same over real connections: HTTP on the loopback.
+
+use crate::{fake_api::FakeApi, naming::pod, reader::START};
+use axum::{Router, body::Body, extract::Request, response::Response};
+use ethogram_kubernetes::{Kind, Names, Scope, Watch, connect};
+use std::{net::SocketAddr, time::Duration};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+
+/// Longer than any of this can take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn serve(fake: &FakeApi) -> (SocketAddr, JoinHandle<()>) {
+    let fake = fake.clone();
+    let answer = move |request: Request| {
+        let fake = fake.clone();
+        async move {
+            let answer = fake.answer(request.into_parts().0).await.unwrap();
+            Response::from(answer.map(Body::new))
+        }
+    };
+    let router = Router::new().fallback(answer);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (address, serving)
+}
+
+fn kubeconfig(address: SocketAddr) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: t\n\
+         clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n\
+         users: [{{name: u, user: {{token: secret}}}}]\n\
+         contexts: [{{name: t, context: {{cluster: c, user: u}}}}]\n"
+    );
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+/// Takes events until an address has that name.
+async fn until(names: &mut Names, watch: &mut Watch, name: &str) {
+    let named = async {
+        loop {
+            names.apply(watch.next().await, START);
+            let updates = names.changed(START);
+            if updates
+                .endpoints
+                .iter()
+                .any(|e| e.name == name && e.until.is_none())
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, named)
+        .await
+        .unwrap_or_else(|_| panic!("{name} never came"));
+}
+
+#[tokio::test]
+async fn a_kubeconfig_and_a_real_connection() {
+    let fake = FakeApi::recorded();
+    let (address, serving) = serve(&fake).await;
+    let client = connect(Some(kubeconfig(address).path())).await.unwrap();
+    let mut watch = Watch::start(&client, &Scope::Cluster);
+    let mut names = Names::new(Scope::Cluster.kinds(), Vec::new());
+    until(&mut names, &mut watch, "svc/dvwa-mysql-service").await;
+    fake.put(pod("a", "a", "10.9.0.1", "2026-01-01T12:00:00Z"));
+    until(&mut names, &mut watch, "pod/a").await;
+    fake.break_watches();
+    fake.put(pod("b", "b", "10.9.0.2", "2026-01-01T12:00:00Z"));
+    until(&mut names, &mut watch, "pod/b").await;
+    fake.delete(Kind::Pod, "a");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_is_wrong_is_named() {
+    let missing = connect(Some("/nowhere/config".as_ref())).await;
+    let text = missing.err().unwrap().to_string();
+    assert!(text.contains("/nowhere/config"), "{text}");
+}
