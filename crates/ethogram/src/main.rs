@@ -13,6 +13,7 @@ mod clock;
 mod columns;
 mod commands;
 mod config;
+mod dns;
 mod doctor;
 mod host;
 mod inventory;

@@ -16,7 +16,7 @@ pub(crate) enum Cell<'a> {
 }
 
 impl Cell<'_> {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Text(text) if text.is_empty())
     }
 }
@@ -113,6 +113,10 @@ fields! {
         /// The peer's labels.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         peer_labels: Labels,
+        /// The name that DNS has for the target's address, if it was asked. Whoever owns
+        /// the address chose it.
+        #[serde(default, skip_serializing_if = "Printable::is_empty")]
+        dns_name: Printable,
         /// How a file is used (`read`, `write`, ...), or whether a bound socket listens.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         access: Vec<Printable>,
@@ -148,6 +152,7 @@ impl From<&ethogram_model::Row> for Row {
             peer: peer.map(|p| (&p.name).into()).unwrap_or_default(),
             peer_namespace: peer.map(|p| (&p.namespace).into()).unwrap_or_default(),
             peer_labels: peer.map(|p| labels(&p.labels)).unwrap_or_default(),
+            dns_name: Printable::default(),
             access: all(behaviour.access),
             marks: all(row.marks),
             status: behaviour.status.as_str().into(),
@@ -176,8 +181,14 @@ pub(crate) struct Column {
     field: Field,
     /// What to show where the field says nothing.
     otherwise: Option<Field>,
+    /// What else is known of what is shown instead; in parentheses after it.
+    aside: Option<Field>,
+    /// The title on a terminal too narrow for the other one.
+    pub(crate) narrow_title: &'static str,
     /// Shown only on demand.
     pub(crate) wide: bool,
+    /// Left out where a terminal is too narrow for all: formats for programs have it.
+    pub(crate) spare: bool,
     /// May be shortened to fit a terminal.
     pub(crate) shrinks: bool,
 }
@@ -188,7 +199,10 @@ impl Column {
             title,
             field,
             otherwise: None,
+            aside: None,
+            narrow_title: title,
             wide: false,
+            spare: false,
             shrinks: false,
         }
     }
@@ -200,9 +214,30 @@ impl Column {
         }
     }
 
+    const fn aside(self, aside: Field) -> Self {
+        Self {
+            aside: Some(aside),
+            ..self
+        }
+    }
+
+    const fn narrow(self, narrow_title: &'static str) -> Self {
+        Self {
+            narrow_title,
+            ..self
+        }
+    }
+
     const fn shrinks(self) -> Self {
         Self {
             shrinks: true,
+            ..self
+        }
+    }
+
+    const fn spare(self) -> Self {
+        Self {
+            spare: true,
             ..self
         }
     }
@@ -217,9 +252,14 @@ impl Column {
 
     pub(crate) fn cell<'a>(&self, row: &'a Row) -> Cell<'a> {
         let cell = self.field.cell(row);
-        match self.otherwise {
-            Some(otherwise) if cell.is_empty() => otherwise.cell(row),
-            _ => cell,
+        let Some(otherwise) = self.otherwise.filter(|_| cell.is_empty()) else {
+            return cell;
+        };
+        match (otherwise.cell(row), self.aside.map(|aside| aside.cell(row))) {
+            (Cell::Text(text), Some(Cell::Text(aside))) if !aside.is_empty() => {
+                Cell::Text(format!("{text} ({aside})").into())
+            }
+            (cell, _) => cell,
         }
     }
 }
@@ -239,10 +279,10 @@ pub(crate) const fn title(kind: Kind) -> &'static str {
 
 const SOURCE: Column = Column::new("SRC PROCESS", Field::source).shrinks();
 const COMMAND: Column = Column::new("COMMAND", Field::source).shrinks();
-const PROTOCOL: Column = Column::new("PROTOCOL", Field::protocol);
+const PROTOCOL: Column = Column::new("PROTOCOL", Field::protocol).narrow("PROTO");
 const ACCESS: Column = Column::new("ACCESS", Field::access);
 const COUNT: Column = Column::new("COUNT", Field::count);
-const LAST: Column = Column::new("LAST UPDATED TIME", Field::last_seen);
+const LAST: Column = Column::new("LAST UPDATED TIME", Field::last_seen).narrow("LAST SEEN");
 const STATUS: Column = Column::new("STATUS", Field::status);
 const FIRST: Column = Column::new("FIRST SEEN", Field::first_seen).wide();
 const MARKS: Column = Column::new("MARKS", Field::marks).wide();
@@ -253,7 +293,9 @@ const ROWS: Column = Column::new("ROWS", Field::rows).wide();
 pub(crate) const fn columns(kind: Kind) -> &'static [Column] {
     const PROCESS: &[Column] = &[
         SOURCE,
-        Column::new("DESTINATION PROCESS PATH", Field::target).shrinks(),
+        Column::new("DESTINATION PROCESS PATH", Field::target)
+            .narrow("DESTINATION")
+            .shrinks(),
         COUNT,
         LAST,
         STATUS,
@@ -264,7 +306,9 @@ pub(crate) const fn columns(kind: Kind) -> &'static [Column] {
     ];
     const FILE: &[Column] = &[
         SOURCE,
-        Column::new("DESTINATION FILE PATH", Field::target).shrinks(),
+        Column::new("DESTINATION FILE PATH", Field::target)
+            .narrow("DESTINATION")
+            .shrinks(),
         COUNT,
         LAST,
         STATUS,
@@ -278,10 +322,11 @@ pub(crate) const fn columns(kind: Kind) -> &'static [Column] {
         COMMAND,
         Column::new("POD/SVC/IP", Field::peer)
             .or(Field::target)
+            .aside(Field::dns_name)
             .shrinks(),
         Column::new("PORT", Field::port),
-        Column::new("NAMESPACE", Field::peer_namespace),
-        Column::new("LABELS", Field::peer_labels).shrinks(),
+        Column::new("NAMESPACE", Field::peer_namespace).spare(),
+        Column::new("LABELS", Field::peer_labels).shrinks().spare(),
         COUNT,
         LAST,
         STATUS,
@@ -293,8 +338,10 @@ pub(crate) const fn columns(kind: Kind) -> &'static [Column] {
     const BIND: &[Column] = &[
         PROTOCOL,
         COMMAND,
-        Column::new("BIND PORT", Field::port),
-        Column::new("BIND ADDRESS", Field::target).shrinks(),
+        Column::new("BIND PORT", Field::port).narrow("PORT"),
+        Column::new("BIND ADDRESS", Field::target)
+            .narrow("ADDRESS")
+            .shrinks(),
         COUNT,
         LAST,
         STATUS,

@@ -10,10 +10,7 @@ use crate::{
 };
 use ethogram_model::Kind;
 use grid::{Grid, Style};
-use std::{
-    borrow::Cow,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 /// How text looks. The default is what a pipe gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,25 +71,45 @@ fn write_subject(
 
 fn table(kind: Kind, rows: &[Row], options: &TextOptions, clock: &Clock) -> String {
     let columns = row::columns(kind);
-    let columns: Vec<_> = columns.iter().filter(|c| options.wide || !c.wide).collect();
-    let mut grid = Grid::new(columns.iter().map(|c| (c.title, c.shrinks)));
-    for row in rows {
-        for column in &columns {
-            grid.push(text(column.cell(row), clock), style(column, row, options));
+    let mut columns: Vec<_> = columns.iter().filter(|c| options.wide || !c.wide).collect();
+    let mut table = grid(&columns, rows, options, clock, false);
+    if let Some(width) = options.width
+        && !table.fit(width)
+    {
+        // Shorter titles and times, and nothing that says nothing.
+        columns.retain(|column| rows.iter().any(|row| !column.cell(row).is_empty()));
+        table = grid(&columns, rows, options, clock, true);
+        while !table.fit(width)
+            && let Some(spare) = columns.iter().rposition(|column| column.spare)
+        {
+            columns.remove(spare);
+            table = grid(&columns, rows, options, clock, true);
         }
     }
-    if let Some(width) = options.width {
-        grid.fit(width);
-    }
-    grid.to_string()
+    table.to_string()
 }
 
-fn text<'a>(cell: Cell<'a>, clock: &Clock) -> Cow<'a, str> {
-    match cell {
-        Cell::Text(text) => text,
-        Cell::Number(number) => number.to_string().into(),
-        Cell::Time(time) => clock.show(time).into(),
+fn grid<'a>(
+    columns: &[&Column],
+    rows: &'a [Row],
+    options: &TextOptions,
+    clock: &Clock,
+    narrow: bool,
+) -> Grid<'a> {
+    let title = |c: &Column| if narrow { c.narrow_title } else { c.title };
+    let mut grid = Grid::new(columns.iter().map(|c| (title(c), c.shrinks)));
+    for row in rows {
+        for column in columns {
+            let text = match column.cell(row) {
+                Cell::Text(text) => text,
+                Cell::Number(number) => number.to_string().into(),
+                Cell::Time(time) if narrow => clock.show_briefly(time).into(),
+                Cell::Time(time) => clock.show(time).into(),
+            };
+            grid.push(text, style(column, row, options));
+        }
     }
+    grid
 }
 
 fn style(column: &Column, row: &Row, options: &TextOptions) -> Style {

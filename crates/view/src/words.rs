@@ -28,6 +28,12 @@ impl Clock {
         let zoned = time.to_zoned(self.0.clone());
         zoned.strftime("%a %b %e %H:%M:%S %Z %Y").to_string()
     }
+
+    /// For where there is no room: `01-04 12:35`.
+    pub(crate) fn show_briefly(&self, time: jiff::Timestamp) -> String {
+        let zoned = time.to_zoned(self.0.clone());
+        zoned.strftime("%m-%d %H:%M").to_string()
+    }
 }
 
 /// What to tell a reader who has nothing to read.

@@ -7,6 +7,7 @@ use ethogram_model::{Fold, Selection};
 
 use crate::{
     args::SummaryArgs,
+    dns,
     inventory::Inventory,
     present,
     question::{GROUPS, Question, kinds_of, statuses_of},
@@ -20,10 +21,13 @@ const HINT_NAMES_MAX: usize = 8;
 pub(crate) fn run(args: &SummaryArgs) -> Result<ExitCode> {
     let question = question(args)?;
     let source = Source::choose(&args.from)?;
-    let document = source.summary(&question)?;
+    let mut document = source.summary(&question)?;
     if document.subjects.is_empty() {
         // Beside the answer, not instead of it: a program gets its empty document.
         eprint!("{}", hint(&source.containers(None)?, &question));
+    }
+    if args.rev_dns_lookup {
+        eprintln!("ethogram: {}", dns::add_names(&mut document));
     }
     let format = args.output.to_lowercase().parse()?;
     if args.no_pager {

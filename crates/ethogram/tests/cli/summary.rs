@@ -423,3 +423,17 @@ fn an_absent_agent_is_an_error_that_says_what_to_do() {
         }
     }
 }
+
+#[test]
+fn names_from_dns_are_asked_for_once_and_counted() {
+    let said = Known::world()
+        .ask("summary", &["-t", "egress", "--rev-dns-lookup"])
+        .ok();
+    // 192.0.2.7 is for documentation (RFC 5737); the database has a name here already.
+    assert!(said.err.contains(" of 1 addresses"), "{}", said.err);
+    assert!(
+        said.out.contains("192.0.2.7") && said.out.contains("pod/db-1"),
+        "{}",
+        said.out
+    );
+}

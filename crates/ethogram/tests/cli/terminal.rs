@@ -114,6 +114,22 @@ fn tables_fit_the_terminal_and_are_coloured() {
             .env("NO_COLOR", "1"),
     );
     assert!(!plain.contains('\x1b'), "{plain}");
+    let narrow = on_a_terminal(
+        80,
+        summary(&known).args(["-p", "web-1", "--no-pager", "--color", "never"]),
+    );
+    assert!(
+        narrow.contains("01-04 12:05") && narrow.contains("DESTINATION"),
+        "{narrow}"
+    );
+    let tables = narrow.lines().filter(|line| line.starts_with(['|', '+']));
+    assert!(tables.clone().count() > 10);
+    assert!(
+        tables
+            .map(|line| line.chars().count())
+            .all(|width| width <= 80),
+        "{narrow}"
+    );
     let long = many_rows();
     let table = on_a_terminal(
         100,

@@ -86,16 +86,16 @@ impl<'a> Grid<'a> {
         self.cells.push(GridCell { text, width, style });
     }
 
-    /// Narrows the columns that may be until the table fits, the widest first. A terminal
-    /// too narrow for what cannot be shortened gets lines that are too long.
-    pub(super) fn fit(&mut self, width_max: usize) {
+    /// Narrows the columns that may be until the table fits, the widest first. Says whether
+    /// it does: what cannot be shortened may be too much for a narrow terminal.
+    pub(super) fn fit(&mut self, width_max: usize) -> bool {
         let borders = 3 * self.columns.len() + 1;
         let fixed = self.columns.iter().filter(|c| !c.shrinks);
         let taken: usize = borders + fixed.map(|c| c.width).sum::<usize>();
         let shrinking = self.columns.iter().filter(|c| c.shrinks);
         let widths: Vec<_> = shrinking.map(|c| c.width).collect();
         let Some(limit) = fit::limit(&widths, width_max.saturating_sub(taken)) else {
-            return;
+            return true;
         };
         let columns_count = self.columns.len();
         for column in &mut self.columns {
@@ -114,6 +114,7 @@ impl<'a> Grid<'a> {
             }
             column.width = column.width.max(cell.width);
         }
+        borders + self.columns.iter().map(|c| c.width).sum::<usize>() <= width_max
     }
 
     fn rule(&self) -> String {

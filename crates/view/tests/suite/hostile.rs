@@ -237,6 +237,7 @@ proptest! {
             peer: "".into(),
             peer_namespace: "".into(),
             peer_labels: words.iter().map(|w| (w.into(), w.into())).collect(),
+            dns_name: (&source).into(),
             access: words.iter().map(Printable::from).collect(),
             marks: Vec::new(),
             status: "Allow".into(),

@@ -1,7 +1,8 @@
 //! A web pod that was watched for a day, a sidecar that only binds, and a Docker container.
 
 use ethogram_model::*;
-use ethogram_view::Document;
+use ethogram_view::{Document, Table};
+use std::net::IpAddr;
 
 /// Wed Jan  4 16:53:50 UTC 2023.
 const LAST_SECOND: i64 = 1_672_851_230;
@@ -275,7 +276,20 @@ pub(crate) fn document(change: impl FnOnce(&mut SummaryOptions)) -> Document {
         runs: &[run(30_000, 8000, false), run(7000, -60, false)],
         kept_since: Some(second(10_000)),
     };
-    Document::from(&summarize(&facts, &options, second(-65)))
+    let mut document = Document::from(&summarize(&facts, &options, second(-65)));
+    for subject in &mut document.subjects {
+        for row in subject
+            .tables
+            .get_mut(&Table(Kind::Egress))
+            .into_iter()
+            .flatten()
+        {
+            if row.peer.is_empty() && row.target.as_str().parse::<IpAddr>().is_ok() {
+                row.dns_name = "mirror.example.org".into();
+            }
+        }
+    }
+    document
 }
 
 /// The same pod on a day on which nothing went wrong.
