@@ -17,7 +17,7 @@ kernel_names() {
     read_list kernels.list | cut -d" " -f1
 }
 
-# The folder of a kernel: vmlinuz, release, and modules/ with a depmod-ed tree.
+# The folder of a kernel: vmlinuz, config, release, and lib/modules as modprobe wants it.
 kernel_dir() {
     echo "$cache_dir/kernels/$1"
 }

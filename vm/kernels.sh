@@ -120,7 +120,7 @@ flock 9
 
 offers=
 for name in "${names[@]}"; do
-    read -r _ suite _ begin < <(read_list kernels.list | awk -v name="$name" '$1 == name') ||
+    read -r _ suite _ begin _ < <(read_list kernels.list | awk -v name="$name" '$1 == name') ||
         fail "kernels.list has no $name, only: $(kernel_names | xargs)"
     if [[ $update || ! -f $(kernel_dir "$name")/release ]]; then
         if [[ ! $offers ]]; then

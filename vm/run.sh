@@ -96,8 +96,12 @@ make_data_disk() {
     mke2fs -q -t ext4 -O ^has_journal -N 600000 -E root_owner=0:0 "$work/data.disk"
 }
 
-# QEMU 7.2 miscalculates cmpxchg16b and the fast string moves under emulation.
+# QEMU 7.2 miscalculates cmpxchg16b and the fast string moves under emulation, so the guest's
+# processor has neither. Without the former, newer kernels refuse to allocate where they cannot
+# lock (BPF task storage, for one), except from caches that are being checked.
 boot() {
+    local arguments=(console=ttyS0 loglevel=4 panic=-1 mitigations=off tsc=reliable
+        no_timer_check 'slab_debug=F,kmalloc-*' "$kernel_args")
     timeout --foreground "$time_s" qemu-system-x86_64 \
         -M q35 -accel tcg -cpu max,cx16=off,erms=off,fsrm=off "${counted[@]}" \
         -smp "$cpus" -m "$memory_mib" -nodefaults -no-user-config -display none -no-reboot \
@@ -105,7 +109,7 @@ boot() {
         -drive "file=$work/root.disk,format=raw,if=virtio,cache=unsafe" \
         -drive "file=$work/data.disk,format=raw,if=virtio,cache=unsafe" \
         -serial "file:$work/console" -serial stdio -serial "file:$work/status" \
-        -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off tsc=reliable no_timer_check $kernel_args" \
+        -append "${arguments[*]}" \
         </dev/null
 }
 

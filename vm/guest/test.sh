@@ -1,0 +1,82 @@
+#!/bin/sh
+# test.sh EXPECTATION LSM: what every guest runs. EXPECTATION is that of kernels.list; LSM is
+# bpf or none: whether this boot has bpf among its security modules.
+set -u
+expectation=$1
+lsm=$2
+operations=20000
+failures=0
+
+check() {
+    description=$1
+    shift
+    if "$@"; then
+        echo "ok      $description"
+    else
+        echo "FAILED  $description"
+        failures=$((failures + 1))
+    fi
+}
+
+has_wanted_lsm() {
+    if grep -q '\bbpf\b' /sys/kernel/security/lsm; then
+        [ "$lsm" = bpf ]
+    else
+        [ "$lsm" = none ]
+    fi
+}
+
+# row TABLE TARGET REST: the summary has this row of busybox (columns as in the CSV).
+row() {
+    grep -qF ",$1,/bin/busybox,$2,$3" /tmp/smoke.csv
+}
+
+has_smoke_rows() {
+    check 'a program was run' row process /bin/busybox ,,,,,,,Allow,
+    check 'a file was read' row file /etc/hosts ,,,,,read,,Allow,1,
+    check 'a file was made' row file /data/made ',,,,,"read,write,create",,Allow,1,'
+    check 'a file was removed' row file /data/made ,,,,,delete,as-requested,Allow,1,
+    check 'a read was refused' row file /vm/refused ,,,,,read,as-requested,Deny,1,
+    check 'a connection went out' row egress 127.0.0.1 TCP,4000,,,,,,Allow,1,
+    check 'a connection came in' row ingress 127.0.0.1 TCPv6,4000,,,,,,Allow,1,
+    check 'a port was bound' row bind :: TCPv6,4000,,,,,,Allow,1,
+    check 'a port was listened on' row bind :: TCPv6,4000,,,,listen,,Allow,1,
+}
+
+records_truth() {
+    ethogram record -q -o /data/truth.db --fold none -- \
+        actor --seed 1 --ops $operations --dir /data/t --truth /data/truth.jsonl &&
+        ethogram summary --db /data/truth.db -o json --fold none \
+            --status allow,deny,audit,failed >/tmp/truth.json &&
+        truth-compare --truth /data/truth.jsonl --summary /tmp/truth.json
+}
+
+# refuses_clearly: says which kernel is too old for what, instead of a bare error number.
+refuses_clearly() {
+    ! ethogram record -q -o /tmp/refused.db -- true 2>/tmp/refused &&
+        cat /tmp/refused && grep -qi kernel /tmp/refused && grep -q "$(uname -r)" /tmp/refused
+}
+
+uname -a
+echo "security modules: $(cat /sys/kernel/security/lsm)"
+check 'the boot has the security modules asked for' has_wanted_lsm
+
+if [ "$expectation" = too-old ]; then
+    check 'the kernel is refused with a reason' refuses_clearly
+    exit $failures
+fi
+
+if ethogram help doctor >/dev/null 2>&1; then
+    check 'ethogram doctor' ethogram doctor
+fi
+echo secret >/vm/refused
+chmod 600 /vm/refused
+check 'record' ethogram record -q -o /tmp/smoke.db -- /vm/smoke.sh
+check 'summary' sh -c 'ethogram summary --db /tmp/smoke.db -o csv --fold none >/tmp/smoke.csv'
+before=$failures
+has_smoke_rows
+if [ $failures != $before ]; then
+    cat /tmp/smoke.csv
+fi
+check "the summary of $operations operations equals their truth" records_truth
+exit $failures
