@@ -16,6 +16,7 @@ fi
 mkdir -p /opt
 mkdir "$shop" 2>/dev/null || { echo "demo: $shop is there already; remove it if no other demo runs" >&2; exit 1; }
 trap 'rm -rf "$shop"' EXIT
+trap 'exit 130' INT TERM
 mkdir "$shop/data" "$shop/log"
 echo "tea,3.20" > "$shop/data/prices.csv"
 cp "$here/shop.sh" "$shop/"

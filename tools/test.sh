@@ -2,18 +2,13 @@
 # Runs every test, says how many there were, and fails if one did.
 # usage: test.sh
 #
-# Without root the test programs run by sudo: BPF, cgroups and containers need it. Nothing is
-# skipped where something is missing; it fails and says what.
+# Nothing is skipped where something is missing: it fails and says what.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/root-runner.sh
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-
-if [ "$(id -u)" != 0 ]; then
-	host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-	export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env"
-fi
 
 totals() {
 	awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }

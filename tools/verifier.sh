@@ -4,6 +4,7 @@
 # usage: verifier.sh check|update
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/root-runner.sh
 
 baseline=tools/verifier-baseline.txt
 readonly INSTRUCTIONS_MAX=800000 # leaves room for kernels whose verifier works harder
