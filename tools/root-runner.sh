@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # To be sourced: lets cargo run test programs and examples by sudo where we are not root,
 # because BPF, cgroups and containers need it.
 if [ "$(id -u)" != 0 ]; then
