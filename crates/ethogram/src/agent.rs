@@ -158,8 +158,8 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         .finish()
         .map(|rest| shared.desk.hand_over(rest, Vec::new()));
     let closed = keeper.close();
-    drop(socket);
     runtime.shutdown_timeout(ANSWERS_WAIT);
+    drop(socket);
     watched.and(closed)?;
     finished.context("what happened last is lost")?;
     tracing::info!("ended: everything is written");

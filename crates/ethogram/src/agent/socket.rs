@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt},
+        fs::{DirBuilderExt, FileTypeExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -17,10 +17,9 @@ use rustix::{fs::Mode, net::sockopt::socket_peercred, process::umask};
 /// programs do here.
 const FORBIDDEN: Mode = Mode::from_raw_mode(0o117);
 
-/// A socket's file, removed when this is dropped.
+/// A socket's file, removed when this is dropped. Drop its listener first.
 pub(crate) struct Socket {
     path: PathBuf,
-    inode: u64,
 }
 
 impl Socket {
@@ -44,7 +43,6 @@ impl Socket {
         listener.set_nonblocking(true).with_context(at)?;
         let socket = Self {
             path: path.to_owned(),
-            inode: fs::metadata(path).with_context(at)?.ino(),
         };
         Ok((socket, listener))
     }
@@ -76,11 +74,9 @@ fn remove_stale(path: &Path) -> Result<()> {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Somebody else may have put another socket there.
-        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!("{} is left behind: {error}", self.path.display());
+        // Nobody listens on it any more, unless somebody else has put another one there.
+        if let Err(error) = remove_stale(&self.path) {
+            tracing::warn!("{} is left alone: {error:#}", self.path.display());
         }
     }
 }
@@ -102,10 +98,10 @@ mod tests {
         assert!(refused.contains("answers on"), "{refused}");
 
         drop(listener);
-        let (second, _listener) = Socket::claim(&path).unwrap();
+        let (second, listener) = Socket::claim(&path).unwrap();
         drop(first);
         assert!(path.exists(), "it is the second's");
-        drop(second);
+        drop((listener, second));
         assert!(!path.exists());
     }
 
