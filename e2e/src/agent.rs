@@ -249,13 +249,21 @@ impl Drop for Agent {
 /// # Errors
 /// When the command fails or prints something else.
 pub fn summary_of(database: &Path, selection: &[&str]) -> Result<Document> {
+    Ok(Document::from_json(
+        summary_json(database, selection)?.as_bytes(),
+    )?)
+}
+
+/// The same as the JSON that is printed.
+///
+/// # Errors
+/// When the command fails.
+pub fn summary_json(database: &Path, selection: &[&str]) -> Result<String> {
     let mut command = Command::new(binary()?);
     command
         .args(["summary", "-o", "json", "--fold", "none"])
         .args(selection);
-    Ok(Document::from_json(
-        run(command.arg("--db").arg(database))?.as_bytes(),
-    )?)
+    run(command.arg("--db").arg(database))
 }
 
 /// Tries until it succeeds, as long as what was done may take to be seen.

@@ -5,10 +5,13 @@
 //!
 //! The rules:
 //! 1. Only file rows fold, and only absolute paths.
-//! 2. A directory with more than the threshold of children (3 for [`Fold::Auto`]) becomes
-//!    one row, its path with a trailing slash, and takes in everything below. The topmost
-//!    such directory wins. `/` never folds. The directory itself, opened as such, has no
-//!    trailing slash and stays a row of its own.
+//! 2. A directory with too many children becomes one row, its path with a trailing slash,
+//!    and takes in everything below. The topmost such directory wins. `/` never folds. The
+//!    directory itself, opened as such, has no trailing slash and stays a row of its own.
+//!    Too many is, for [`Fold::Over`], more children of any kind than its number; that is
+//!    KubeArmor's rule, with 3. [`Fold::Auto`] asks for more than 3 files or more than 15
+//!    children in all: with KubeArmor's rule `/var` with its four usual directories
+//!    swallows `/var/www/html`, which is what a reader of a web server wants to see.
 //! 3. Everything below `/tmp` is `/tmp/`.
 //! 4. A path that ends in a slash already (folded at the source; not one merely asked for
 //!    so) takes in the files below it, but keeps such directories below it apart.
@@ -28,9 +31,18 @@ use std::{
     str::FromStr,
 };
 
-/// How many children a directory may have under [`Fold::Auto`] before it folds. The number
-/// is KubeArmor's, so that a summary reads like the one its users know.
-const AUTO_CHILDREN_MAX: u32 = 3;
+/// How many children a directory may have before it folds.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    files_max: u32,
+    children_max: u32,
+}
+
+/// The number of files is KubeArmor's, so that a summary reads like the one its users know.
+const AUTO: Room = Room {
+    files_max: 3,
+    children_max: 15,
+};
 
 /// Directories of which everything below is one row, however little there is.
 const ALWAYS_FOLDED: &[&str] = &["/tmp/"];
@@ -43,7 +55,7 @@ const NEVER_FOLDED: &[&str] = &["/run/secrets/", "/var/run/secrets/"];
 pub enum Fold {
     /// Every behaviour is a row.
     None,
-    /// A directory with more than 3 children is a row.
+    /// A directory with more than 3 files or more than 15 children is a row.
     #[default]
     Auto,
     /// A directory with more than this many children is a row. At least 1.
@@ -51,12 +63,18 @@ pub enum Fold {
 }
 
 impl Fold {
-    /// The most children a directory may have and stay unfolded; `None` if nothing folds.
-    fn children_max(self) -> Option<u32> {
+    /// KubeArmor's rule, which `--agg` asks for: a directory with 4 children folds.
+    pub const KUBEARMOR: Self = Self::Over(3);
+
+    /// What a directory may hold and stay unfolded; `None` if nothing folds.
+    fn room(self) -> Option<Room> {
         match self {
             Self::None => None,
-            Self::Auto => Some(AUTO_CHILDREN_MAX),
-            Self::Over(children) => Some(children),
+            Self::Auto => Some(AUTO),
+            Self::Over(children) => Some(Room {
+                files_max: children,
+                children_max: children,
+            }),
         }
     }
 }
@@ -113,14 +131,14 @@ pub struct Folder {
 impl Folder {
     /// Decides over all behaviours that are to be shown at the same grain.
     pub fn decide<'a>(fold: Fold, behaviours: impl IntoIterator<Item = &'a Behaviour>) -> Self {
-        let Some(children_max) = fold.children_max() else {
+        let Some(room) = fold.room() else {
             return Self::default();
         };
         let mut trees = BTreeMap::<Status, Tree<'a>>::new();
         for behaviour in behaviours {
             if let Some(path) = foldable_path(behaviour) {
                 let tree = trees.entry(behaviour.status).or_default();
-                tree.insert(path, children_max);
+                tree.insert(path, room);
                 if path.ends_with('/') && !behaviour.access.contains(Access::REQUESTED) {
                     tree.explicit.insert(path);
                 }
@@ -128,7 +146,7 @@ impl Folder {
         }
         let by_status = trees
             .into_iter()
-            .map(|(status, tree)| (status, tree.decide(children_max)))
+            .map(|(status, tree)| (status, tree.decide(room)))
             .collect();
         Self { by_status }
     }
@@ -163,30 +181,36 @@ fn directories_above(path: &str) -> impl Iterator<Item = &str> {
 /// What was seen below each directory.
 #[derive(Debug, Default)]
 struct Tree<'a> {
-    /// Names of children, no more than decide.
-    children: HashMap<&'a str, HashSet<&'a str>>,
+    /// Children by name, and whether each is a file; no more than decide.
+    children: HashMap<&'a str, HashSet<(&'a str, bool)>>,
     /// Paths that end in a slash already.
     explicit: HashSet<&'a str>,
 }
 
 impl<'a> Tree<'a> {
-    fn insert(&mut self, path: &'a str, children_max: u32) {
+    fn insert(&mut self, path: &'a str, room: Room) {
         for directory in directories_above(path) {
             let children = self.children.entry(directory).or_default();
-            if children.len() <= children_max as usize {
+            if children.len() <= room.children_max as usize {
                 let below = &path[directory.len()..];
-                let child = below.split('/').next().unwrap_or(below);
+                let child = below
+                    .split_once('/')
+                    .map_or((below, true), |(name, _)| (name, false));
                 children.insert(child);
             }
         }
     }
 
-    fn decide(self, children_max: u32) -> Directories {
+    fn decide(self, room: Room) -> Directories {
+        let is_full = |children: &HashSet<(&str, bool)>| {
+            children.len() > room.children_max as usize
+                || children.iter().filter(|(_, is_file)| *is_file).count() > room.files_max as usize
+        };
         Directories {
             full: self
                 .children
                 .into_iter()
-                .filter(|(_, children)| children.len() > children_max as usize)
+                .filter(|(_, children)| is_full(children))
                 .map(|(directory, _)| directory.into())
                 .collect(),
             explicit: self.explicit.into_iter().map(Into::into).collect(),
@@ -377,8 +401,21 @@ mod tests {
                 ],
             ),
         ] {
-            assert_eq!(shown(Fold::Auto, paths), expected, "{why}");
+            assert_eq!(shown(Fold::KUBEARMOR, paths), expected, "{why}");
         }
+    }
+
+    #[test]
+    fn auto_folds_files_before_directories() {
+        let page = "/var/www/html/index.php";
+        let usual = ["/var/cache/a", "/var/lib/b", "/var/log/c", page];
+        assert_eq!(shown(Fold::Auto, &usual), usual);
+        assert_eq!(shown(Fold::KUBEARMOR, &usual), ["/var/"]);
+        let files = ["/etc/1", "/etc/2", "/etc/3", "/etc/4", "/etc/a/b/c"];
+        assert_eq!(shown(Fold::Auto, &files), ["/etc/"]);
+        let many: Vec<String> = (0..16).map(|pid| format!("/proc/{pid}/stat")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(shown(Fold::Auto, &many), ["/proc/"]);
     }
 
     #[test]

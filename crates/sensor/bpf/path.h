@@ -217,14 +217,29 @@ static long name_step(u32 index, struct name_walk *n)
 		struct mount *mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 		struct mount *up = BPF_CORE_READ(mount, mnt_parent);
 
-		if (up == mount)
+		/*
+		 * The top. A detached mount (runc runs itself from one) hangs nowhere, but what
+		 * it shows has a name in its own file system.
+		 */
+		if (up == mount && dentry == parent)
 			return 1;
+		if (up == mount)
+			goto named;
 		n->walk.dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 		n->walk.mnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
 		return 0;
 	}
+named:
 	length = BPF_CORE_READ(dentry, d_name.len) & (NAME_BYTES_MAX - 1);
 	name = BPF_CORE_READ(dentry, d_name.name);
+	if (dentry == parent) {
+		char first = 0;
+
+		/* The root of a file system is called "/"; a memfd or pipe has a name. */
+		bpf_probe_read_kernel(&first, 1, name);
+		if (first == '/')
+			return 1;
+	}
 	start = n->start;
 	if (start < length + 1) {
 		n->cut = true;
@@ -238,10 +253,8 @@ static long name_step(u32 index, struct name_walk *n)
 	if (length && bpf_probe_read_kernel(&n->s->path[start + 1], length, name))
 		return 1;
 	n->start = start;
-	if (dentry == parent) /* outside the tree: memfd:name, pipe: */
-		return 1;
 	n->walk.dentry = parent;
-	return 0;
+	return dentry == parent; /* outside the tree: memfd:name, pipe: */
 }
 
 /* Writes the path of (mnt, dentry), as the task sees it, into s. */

@@ -3,10 +3,9 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ethogram_e2e::truth::{Comparison, Document, Header, Ledger, Scope, Verdict};
+use ethogram_e2e::truth::{Comparison, Document, Scope, Verdict, read_truth};
 use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader},
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -61,21 +60,6 @@ fn read_document(path: &Path) -> Result<Document> {
     let context = || format!("cannot use {}", path.display());
     let text = fs::read_to_string(path).with_context(context)?;
     Document::read(&text).with_context(context)
-}
-
-fn read_truth(path: &Path) -> Result<(Header, Ledger)> {
-    let mut file = BufReader::new(File::open(path)?);
-    let mut first = String::new();
-    file.read_line(&mut first)?;
-    let header: Header = serde_json::from_str(&first).context("the first line is no header")?;
-    let ledger = Ledger::read(file)?;
-    anyhow::ensure!(
-        ledger.total() == header.events,
-        "the rows count {} events and the header says {}: the file is not whole",
-        ledger.total(),
-        header.events
-    );
-    Ok((header, ledger))
 }
 
 fn sentence(verdict: Verdict) -> &'static str {

@@ -4,7 +4,9 @@ use ethogram_model::{Access, Behaviour, Kind, Name, Protocol, Status};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{self, BufRead, Write},
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    path::Path,
 };
 
 /// Marks that depend on who watches and from where, not on what was done.
@@ -93,6 +95,17 @@ pub enum LedgerError {
     /// The file itself could not be read.
     #[error("cannot read the truth: {0}")]
     Io(#[from] io::Error),
+    /// The first line is not what the actor writes.
+    #[error("the first line is no header: {0}")]
+    Header(#[source] serde_json::Error),
+    /// The rows are not all there.
+    #[error("the rows count {rows} events and the header says {header}: the file is not whole")]
+    NotWhole {
+        /// Counted by the rows.
+        rows: u64,
+        /// What the header says.
+        header: u64,
+    },
     /// A line is not what the actor writes.
     #[error("line {line} of the rows: {reason}")]
     Line {
@@ -114,6 +127,25 @@ pub struct Header {
     pub operations: u64,
     /// The sum of the counts.
     pub events: u64,
+}
+
+/// Reads a truth file: which run it is of, and what was done.
+///
+/// # Errors
+/// When it cannot be read, or is not whole.
+pub fn read_truth(path: &Path) -> Result<(Header, Ledger), LedgerError> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut first = String::new();
+    file.read_line(&mut first)?;
+    let header: Header = serde_json::from_str(&first).map_err(LedgerError::Header)?;
+    let ledger = Ledger::read(file)?;
+    if ledger.total() != header.events {
+        return Err(LedgerError::NotWhole {
+            rows: ledger.total(),
+            header: header.events,
+        });
+    }
+    Ok((header, ledger))
 }
 
 /// Which rows of a summary the truth speaks of; see the [module](super) for the rule.

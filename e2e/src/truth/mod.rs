@@ -58,4 +58,4 @@ mod ledger;
 
 pub use compare::{Comparison, Difference, Verdict};
 pub use document::{Document, DocumentError};
-pub use ledger::{Header, Ledger, LedgerError, Scope};
+pub use ledger::{Header, Ledger, LedgerError, Scope, read_truth};

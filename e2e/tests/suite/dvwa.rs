@@ -240,7 +240,7 @@ pub(super) fn the_text_is_as_the_model_shows_it() -> Result<()> {
     for row in [
         &["/usr/bin/bash", "/usr/bin/ls", "Allow"][..],
         &["/usr/bin/dash", "/usr/bin/tail", "Deny"],
-        &["/usr/sbin/apache2", "/var/", "Allow"],
+        &["/usr/sbin/apache2", "/var/www/html/", "Allow"],
         &["/usr/sbin/apache2", "/etc/shadow", "Deny"],
         &["TCPv6", "/usr/sbin/apache2", NODE_ADDRESS, "80"],
         &["TCP", "/usr/sbin/apache2", DATABASE_POD, "3306", "dvwa"],

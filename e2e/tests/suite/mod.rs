@@ -8,6 +8,7 @@ mod layouts;
 mod look_back;
 mod record;
 mod restart;
+mod truth;
 
 use anyhow::{Result, anyhow};
 use ethogram_e2e::{
@@ -30,6 +31,18 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "dvwa::the_header_names_the_pod",
         dvwa::the_header_names_the_pod,
+    ),
+    (
+        "truth::a_million_operations_equal_the_truth",
+        truth::a_million_operations_equal_the_truth,
+    ),
+    (
+        "truth::other_crowds_equal_the_truth",
+        truth::other_crowds_equal_the_truth,
+    ),
+    (
+        "truth::what_a_tiny_map_loses_is_reported",
+        truth::what_a_tiny_map_loses_is_reported,
     ),
     ("dvwa::processes", dvwa::processes),
     ("dvwa::files", dvwa::files),
