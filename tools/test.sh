@@ -12,7 +12,10 @@ trap 'rm -f "$log"' EXIT
 
 totals() {
 	awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
-		END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$log"
+		END {
+			if (ignored) printf "%d ignored\n", ignored
+			printf "%d passed, %d failed\n", passed, failed
+		}' "$log"
 }
 
 # Runs one step with its time; the first that fails ends the run.
