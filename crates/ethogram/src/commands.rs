@@ -1,8 +1,8 @@
 //! What each subcommand does.
 
+pub(crate) mod agent;
 pub(crate) mod completion;
 pub(crate) mod containers;
 pub(crate) mod doctor;
-pub(crate) mod agent;
 pub(crate) mod record;
 pub(crate) mod summary;

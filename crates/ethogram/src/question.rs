@@ -88,8 +88,11 @@ fn words_of<T>(words: &[(&str, T)]) -> String {
         .join(", ")
 }
 
+/// Finds a field of a selection.
+type FieldOf<T> = fn(&mut Selection) -> &mut Option<T>;
+
 /// The texts of a selection, by their keys in a query.
-const TEXTS: &[(&str, fn(&mut Selection) -> &mut Option<String>)] = &[
+const TEXTS: &[(&str, FieldOf<String>)] = &[
     ("namespace", |s| &mut s.namespace),
     ("pod", |s| &mut s.pod),
     ("container", |s| &mut s.container),
@@ -99,7 +102,7 @@ const TEXTS: &[(&str, fn(&mut Selection) -> &mut Option<String>)] = &[
 ];
 
 /// The times of a selection, by their keys in a query.
-const TIMES: &[(&str, fn(&mut Selection) -> &mut Option<Timestamp>)] =
+const TIMES: &[(&str, FieldOf<Timestamp>)] =
     &[("since", |s| &mut s.since), ("until", |s| &mut s.until)];
 
 /// Keys that may come several times: each adds to what is asked for.

@@ -126,3 +126,42 @@ fn no_agent(socket: &Path, why: &io::Error) -> String {
     };
     format!("no agent answers at {} ({why}): {remedy}", socket.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn what_an_agent_left_behind_is_read_when_none_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, file) = (folder.path().join("sock"), folder.path().join("db"));
+        let error = Source::default_of(&socket, &file)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("ethogram agent"), "{error}");
+        drop(SqliteStore::open(&file).unwrap());
+        assert!(matches!(
+            Source::default_of(&socket, &file),
+            Ok(Source::Store(_))
+        ));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let source = Source::default_of(&socket, &file);
+        assert!(matches!(source, Ok(Source::Agent(asked)) if asked == socket));
+        drop(listener);
+        let source = Source::default_of(&socket, &file);
+        assert!(
+            matches!(source, Ok(Source::Store(_))),
+            "a socket nobody listens at"
+        );
+    }
+
+    #[test]
+    fn a_query_follows_its_path() {
+        let mut question = Question::default();
+        assert_eq!(path("/v1/summary", &question), "/v1/summary");
+        question.selection.namespace = Some("a b".to_owned());
+        assert_eq!(path("/v1/summary", &question), "/v1/summary?namespace=a+b");
+    }
+}
