@@ -30,6 +30,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(5);
 /// reported under their bare cgroups at once.
 const UNPLACED_MAX: usize = 100_000;
 
+/// What a cgroup did, with an example of each.
+type Rows = HashMap<Behaviour, (Tally, Name)>;
+
 /// Sensor and identity together.
 pub(crate) struct Watch {
     sensor: Sensor,
@@ -42,7 +45,7 @@ pub(crate) struct Watch {
     /// Cgroups that count for a container: its own and those nested in it.
     members: HashMap<ContainerKey, BTreeSet<u64>>,
     /// Changes of cgroups whose container is not known yet, and since when they wait.
-    unplaced: HashMap<u64, (Timestamp, HashMap<Behaviour, (Tally, Name)>)>,
+    unplaced: HashMap<u64, (Timestamp, Rows)>,
     /// Losses by container, reason and cgroup.
     losses: HashMap<(ContainerKey, LossReason), HashMap<u64, u64>>,
     ended: Vec<(Timestamp, ContainerKey)>,

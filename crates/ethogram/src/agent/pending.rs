@@ -155,10 +155,11 @@ mod tests {
         report
     }
 
-    fn content(report: &Report) -> (i64, Vec<(String, u64, i64, i64)>, Vec<u64>) {
+    /// When it was alive, each row as `target count first..last`, and the losses.
+    fn content(report: &Report) -> (i64, Vec<String>, Vec<u64>) {
         let rows = report.observations.iter().map(|o| {
             let Tally { count, first, last } = o.tally;
-            (o.behaviour.target.to_string(), count, first.0, last.0)
+            format!("{} {count} {}..{}", o.behaviour.target, first.0, last.0)
         });
         let mut rows: Vec<_> = rows.collect();
         rows.sort();
@@ -173,7 +174,7 @@ mod tests {
         pending.take_in(report(2, "/a", 5, 4));
         pending.take_in(report(3, "/b", 1, 4));
         assert_eq!(pending.rows(), 3);
-        let rows = vec![("/a".to_owned(), 5, 1, 2), ("/b".to_owned(), 1, 3, 3)];
+        let rows = vec!["/a 5 1..2".to_owned(), "/b 1 3..3".to_owned()];
         assert_eq!(content(&pending.take()), (3, rows, vec![4]));
         assert_eq!(pending.rows(), 0);
     }
@@ -195,7 +196,7 @@ mod tests {
             ..failed
         });
         let all = pending.take();
-        let rows = vec![("/a".to_owned(), 9, 1, 2)];
+        let rows = vec!["/a 9 1..2".to_owned()];
         assert_eq!(content(&all), (2, rows, vec![2]));
         assert_eq!(all.containers, [named]);
     }
