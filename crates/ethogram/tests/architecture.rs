@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Libraries that one crate alone may use, because it is the edge to what they reach.
 const OWNED: &[(&str, &str)] = &[
     ("libbpf-rs", "ethogram-sensor"),
+    ("libbpf-sys", "ethogram-sensor"),
     ("libbpf-cargo", "ethogram-sensor"),
     ("rusqlite", "ethogram-store"),
 ];
