@@ -34,7 +34,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // The agent's options say how it logs.
     if !matches!(cli.command, Command::Agent(_)) {
-        log::start("warn", cli.verbose, config::LogFormat::Text);
+        // What goes wrong meanwhile is among the findings of `doctor`.
+        let quiet = matches!(cli.command, Command::Doctor(_));
+        let least = if quiet { "error" } else { "warn" };
+        log::start(least, cli.verbose, config::LogFormat::Text);
     }
     let result = match cli.command {
         Command::Record(args) => commands::record::run(&args),

@@ -93,11 +93,11 @@ fn push_check(text: &mut String, check: &Check, id_width: usize, width: usize, c
         format!("{word:8}")
     };
     let indent = 8 + 2 + id_width + 2;
-    push(text, format_args!("{level}  {:id_width$}  ", check.id));
     if check.id.width() > id_width {
-        text.push('\n');
+        push(text, format_args!("{level}  {}\n", check.id));
         push_paragraph(text, &check.finding, indent, width);
     } else {
+        push(text, format_args!("{level}  {:id_width$}  ", check.id));
         let mut paragraph = String::new();
         push_paragraph(&mut paragraph, &check.finding, indent, width);
         text.push_str(paragraph.trim_start());

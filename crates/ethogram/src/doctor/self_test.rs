@@ -29,9 +29,10 @@ const LIMITS: Limits = Limits {
 const FILE: &str = "known-file";
 const SOCKET: &str = "known-socket";
 
-/// What must be seen of the known program: the kind, and how the target ends.
+/// What must be seen of the known program: the kind, and how the target ends. That it is
+/// executed is one of its deeds, whatever its file is called.
 const DEEDS: &[(Kind, &str)] = &[
-    (Kind::Process, "ethogram"),
+    (Kind::Process, ""),
     (Kind::File, FILE),
     (Kind::Bind, SOCKET),
     (Kind::Egress, "127.0.0.1"),
