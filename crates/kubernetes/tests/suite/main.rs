@@ -1,6 +1,6 @@
 //! Tests against an API server of ours, and of the manifests.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod fake_api;
 mod manifests;

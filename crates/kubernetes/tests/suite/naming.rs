@@ -212,7 +212,7 @@ async fn an_address_that_is_used_again_in_the_same_second_has_one_name_at_a_time
         if first_end == "after" {
             // Word of the first that is only late.
             fake.change(Kind::Pod, "first", |pod| {
-                pod["metadata"]["labels"] = json!({"a": "b"})
+                pod["metadata"]["labels"] = json!({"a": "b"});
             });
             reader.settle().await;
             assert_eq!(reader.name("10.244.1.77"), "pod/second");
