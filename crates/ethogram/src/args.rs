@@ -126,7 +126,7 @@ pub(crate) struct LookArgs {
     /// Format of the summary
     #[arg(long, value_name = "FORMAT", value_parser = clap::value_parser!(ethogram_view::Format), default_value = "text")]
     pub(crate) format: ethogram_view::Format,
-    /// Fold sibling files into their directory: none, auto (more than 3 siblings), or a number of siblings
+    /// Fold sibling files into their directory: none, auto (more than 3 files, or more than 15 entries), or how many entries a directory may have unfolded
     #[arg(long, value_name = "none|auto|N", default_value = "auto")]
     pub(crate) fold: ethogram_model::Fold,
     #[command(flatten)]

@@ -50,6 +50,8 @@ pub(crate) struct Watch {
     losses: HashMap<(ContainerKey, LossReason), HashMap<u64, u64>>,
     ended: Vec<(Timestamp, ContainerKey)>,
     unattributed: u64,
+    /// How many those were when each container was first seen.
+    unattributed_before: HashMap<ContainerKey, u64>,
 }
 
 /// The v1 hierarchy that tells containers apart where the v2 one does not.
@@ -110,6 +112,7 @@ impl Watch {
             losses: HashMap::new(),
             ended: Vec::new(),
             unattributed: 0,
+            unattributed_before: HashMap::new(),
         };
         // Decide about what is there before looking back at it.
         let update = watch.identity.poll(now());
@@ -213,7 +216,7 @@ impl Watch {
         for (cgroup, loss) in update.losses {
             self.lose(cgroup, loss, report);
         }
-        self.unattributed = update.losses_unbooked;
+        self.lose_unattributed(update.losses_unattributed, report);
     }
 
     fn place_or_keep(&mut self, change: Change, time: Timestamp, report: &mut Report) {
@@ -334,6 +337,29 @@ impl Watch {
         ));
     }
 
+    /// Charges what may be anybody's to every container that lives: for each, the number is
+    /// the most that can be missing since it was first seen.
+    fn lose_unattributed(&mut self, total: u64, report: &mut Report) {
+        let before = std::mem::replace(&mut self.unattributed, total);
+        for container in self
+            .identity
+            .containers()
+            .filter(|container| container.ended.is_none())
+        {
+            let since = *self
+                .unattributed_before
+                .entry(container.key.clone())
+                .or_insert(before);
+            if total > before {
+                let loss = Loss {
+                    reason: LossReason::Unattributed,
+                    count: total - since,
+                };
+                report.losses.push((container.key.clone(), loss));
+            }
+        }
+    }
+
     fn note_ends(&mut self, containers: &[Container]) {
         for container in containers {
             if let Some(ended) = container.ended {
@@ -355,6 +381,7 @@ impl Watch {
                 self.tracking.remove(&cgroup);
             }
             self.losses.retain(|(container, _), _| *container != key);
+            self.unattributed_before.remove(&key);
         }
     }
 }

@@ -16,6 +16,10 @@ pub enum LossReason {
     Malformed = 3,
     /// The store's budget for this container was reached, or its disk was full.
     Store = 4,
+    /// Events of this machine that were lost and may be anybody's: a kernel that preempts a
+    /// program skips the events of whoever runs next on that processor. The number is the
+    /// machine's, so it is the most that can be missing here.
+    Unattributed = 5,
 }
 
 impl LossReason {
@@ -26,6 +30,7 @@ impl LossReason {
         Self::Unresolved,
         Self::Malformed,
         Self::Store,
+        Self::Unattributed,
     ];
 
     /// The number that the kernel side and stores keep.
@@ -49,6 +54,7 @@ impl LossReason {
             Self::Unresolved => "unresolved",
             Self::Malformed => "malformed",
             Self::Store => "store",
+            Self::Unattributed => "unattributed",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io::Read,
     mem::MaybeUninit,
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::NonNull,
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
@@ -12,8 +12,8 @@ use std::{
 };
 
 use libbpf_rs::{
-    Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder,
-    skel::{OpenSkel, SkelBuilder},
+    Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder, libbpf_sys,
+    skel::{OpenSkel, Skel, SkelBuilder},
 };
 use rustix::mm::{MapFlags as MmapFlags, ProtFlags, mmap, munmap};
 
@@ -162,6 +162,19 @@ impl Kernel {
         })
     }
 
+    /// Events that programs skipped: the kernel does not run a program that it has preempted
+    /// on the same processor, and counts what passed meanwhile, whoever's it was.
+    pub(crate) fn skipped(&self) -> u64 {
+        let loaded = self
+            .skeleton
+            .object()
+            .progs()
+            .filter(|program| program.autoload());
+        loaded
+            .map(|program| recursion_misses(program.as_fd()))
+            .sum()
+    }
+
     /// Losses by (cgroup, reason number).
     pub(crate) fn losses(&self) -> Vec<(u64, u8, u64)> {
         let losses = &self.skeleton.maps.losses;
@@ -272,6 +285,22 @@ impl Kernel {
     /// Detaches the programs: nothing is counted any more.
     pub(crate) fn detach(&mut self) {
         self.links.clear();
+    }
+}
+
+/// How often the kernel skipped a program; 0 on kernels that do not tell (before 5.12).
+fn recursion_misses(program: BorrowedFd<'_>) -> u64 {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut bytes = u32::try_from(size_of_val(&info)).expect("a few hundred bytes");
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes at most
+    // `bytes` into `info`, all of whose pointers are null and their counts zero.
+    let failed = unsafe {
+        libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut bytes)
+    };
+    if failed == 0 {
+        info.recursion_misses
+    } else {
+        0
     }
 }
 

@@ -134,8 +134,8 @@ pub struct Update {
     pub changes: Vec<Change>,
     /// Losses that grew, cumulative, by cgroup.
     pub losses: Vec<(u64, Loss)>,
-    /// Losses that could not be charged to a cgroup, cumulative.
-    pub losses_unbooked: u64,
+    /// Losses that cannot be charged to a cgroup, cumulative: anybody's on this machine.
+    pub losses_unattributed: u64,
 }
 
 /// How long a deleted key's slot rests before it is used again: far longer than any
@@ -265,7 +265,9 @@ impl Sensor {
             cgroups: std::mem::take(&mut self.cgroups),
             changes,
             losses: self.new_losses(),
-            losses_unbooked: self.kernel.losses_unbooked() + self.malformed,
+            losses_unattributed: self.kernel.losses_unbooked()
+                + self.kernel.skipped()
+                + self.malformed,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use ethogram_identity::RuntimeState;
+use ethogram_model::LossReason;
 use ethogram_store::Overview;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -58,19 +59,17 @@ fn add_watch(registry: &mut Registry, shared: &Shared, snapshot: &Snapshot) {
     registry.register("events", "Events counted since the agent started", events);
 
     let losses = Family::<ByReason, Counter>::default();
-    for reason in ethogram_model::LossReason::ALL {
-        let count = snapshot.totals.losses.get(reason).copied();
+    for &reason in LossReason::ALL {
+        // What may be anybody's is charged to every container and counts once here.
+        let count = match reason {
+            LossReason::Unattributed => snapshot.losses_unattributed,
+            _ => snapshot.totals.losses.get(&reason).copied().unwrap_or(0),
+        };
         let label = ByReason {
             reason: reason.as_str(),
         };
-        losses.get_or_create(&label).inc_by(count.unwrap_or(0));
+        losses.get_or_create(&label).inc_by(count);
     }
-    let unattributed = ByReason {
-        reason: "unattributed",
-    };
-    losses
-        .get_or_create(&unattributed)
-        .inc_by(snapshot.losses_unattributed);
     let help = "Events known not to be counted since the agent started";
     registry.register("events_lost", help, losses);
 

@@ -57,10 +57,10 @@ pub(crate) struct SummaryArgs {
     /// Only rows first seen before then
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) until: Option<Timestamp>,
-    /// Fold sibling files into their directory: none, auto (more than 3 siblings), or a number of siblings
+    /// Fold sibling files into their directory: none, auto (more than 3 files, or more than 15 entries), or how many entries a directory may have unfolded
     #[arg(long, value_name = "none|auto|N", default_value = "auto")]
     pub(crate) fold: Fold,
-    /// The same as --fold auto, which is the default
+    /// Fold as KubeArmor does: the same as --fold 3
     #[arg(long, conflicts_with = "fold")]
     pub(crate) agg: bool,
     /// What belongs together: the restarts of one pod's container, or all replicas of a workload

@@ -124,6 +124,10 @@ fn apply(store: &dyn Store, mut report: Report, own: &Path) -> Result<()> {
     report
         .observations
         .retain(|observation| !is_ours(&observation.behaviour));
+    for container in &mut report.containers {
+        // Its cgroup was there before the watch began, but nothing ran in it.
+        container.present_at_start = false;
+    }
     store.apply(&report).context("cannot keep the recording")
 }
 

@@ -55,7 +55,7 @@ fn question(args: &SummaryArgs) -> Result<Question> {
             since: args.since,
             until: args.until,
         },
-        fold: if args.agg { Fold::Auto } else { args.fold },
+        fold: if args.agg { Fold::KUBEARMOR } else { args.fold },
         group: *group,
         cluster: String::new(),
         sandboxes: args.all,
