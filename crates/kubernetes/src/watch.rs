@@ -25,9 +25,10 @@ pub use wire::{LINE_BYTES_MAX, PAGE_BYTES_MAX};
 
 use crate::{
     names::Event,
-    objects::{Kind, ParseError, Uid, parse},
+    objects::{Kind, Uid, parse},
 };
 use backoff::Backoff;
+use ethogram_model::Name;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -52,6 +53,8 @@ pub const IDLE_MAX_S: u64 = WATCH_S as u64 + 15;
 /// How many events wait to be taken; beyond it the tasks wait, and with them the API
 /// server's connections, which is no loss.
 pub const EVENTS_MAX: usize = 1024;
+/// How much is kept of what the API server says is wrong.
+const REASON_BYTES_MAX: usize = 1024;
 /// A watch that ends earlier without a word counts as a failure, so that it is not
 /// begun anew without a pause.
 const SHORT_WATCH: Duration = Duration::from_secs(5);
@@ -138,6 +141,23 @@ async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError>
 }
 
 /// The running tasks; they end when this is dropped.
+///
+/// ```no_run
+/// # use ethogram_kubernetes::{Names, Scope, Watch, connect};
+/// # async fn collect(now: fn() -> ethogram_model::Timestamp) -> Result<(), Box<dyn std::error::Error>> {
+/// let scope = Scope::Cluster;
+/// let mut names = Names::new(scope.kinds(), Vec::new());
+/// let mut watch = Watch::start(&connect(None).await?, &scope);
+/// loop {
+///     names.apply(watch.next().await, now());
+///     while let Some(event) = watch.try_next() {
+///         names.apply(event, now());
+///     }
+///     let updates = names.changed(now());
+///     // Store updates.endpoints; enrich the containers of updates.pods.
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Watch {
     events: mpsc::Receiver<Event>,
@@ -229,6 +249,7 @@ impl Line {
                     self.backoff.pause(None).await;
                 }
                 Err(Over::Trouble(Trouble::Failed { why, wait })) => {
+                    let why = reason(&why);
                     tracing::debug!(kind = self.kind.plural(), why, "the API server is away");
                     self.tell(Event::Away(self.kind, why)).await?;
                     self.backoff.pause(wait).await;
@@ -274,7 +295,7 @@ impl Line {
             };
             self.backoff.reset();
             match line.read() {
-                Err(why) => self.tell(Event::Malformed(self.kind, why)).await?,
+                Err(why) => self.tell_malformed(&why).await?,
                 Ok(Change::Set(json, at)) => {
                     self.tell_object(json).await?;
                     advance(version, at);
@@ -306,7 +327,7 @@ impl Line {
                 Ok(Some(uid))
             }
             Err(why) => {
-                self.tell_malformed(why).await?;
+                self.tell_malformed(&why.to_string()).await?;
                 Ok(wire::uid(json))
             }
         }
@@ -317,7 +338,7 @@ impl Line {
         let (uid, ended) = match parse(self.kind, json) {
             Ok(object) => (Some(object.uid.clone()), object.ended()),
             Err(why) => {
-                self.tell_malformed(why).await?;
+                self.tell_malformed(&why.to_string()).await?;
                 (wire::uid(json), None)
             }
         };
@@ -327,14 +348,20 @@ impl Line {
         }
     }
 
-    async fn tell_malformed(&self, why: ParseError) -> Result<(), Closed> {
-        let malformed = Event::Malformed(self.kind, why.to_string());
-        self.tell(malformed).await
+    async fn tell_malformed(&self, why: &str) -> Result<(), Closed> {
+        self.tell(Event::Malformed(self.kind, reason(why))).await
     }
 
     async fn tell(&self, event: Event) -> Result<(), Closed> {
         self.told.send(event).await.map_err(|_| Closed)
     }
+}
+
+/// A reason as it may be kept and shown: others chose parts of its words.
+fn reason(text: &str) -> String {
+    let short = &text[..text.floor_char_boundary(REASON_BYTES_MAX)];
+    let cut = if short.len() < text.len() { "…" } else { "" };
+    format!("{}{cut}", Name::from(short))
 }
 
 fn advance(version: &mut String, at: Option<String>) {

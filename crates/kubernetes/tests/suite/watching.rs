@@ -356,13 +356,19 @@ async fn an_error_that_is_not_gone_is_a_pause_and_not_a_new_list() {
     let fake = FakeApi::recorded();
     let mut reader = Reader::start(&fake).await;
     fake.requests();
-    let error = json!({"type": "ERROR", "object": {"code": 500, "message": "etcd is unwell"}});
+    let message = format!("etcd is unwell\u{1b}[31m{}", "!".repeat(5000));
+    let error = json!({"type": "ERROR", "object": {"code": 500, "message": message}});
     fake.send_raw(Kind::Pod, &format!("{error}\n"));
     reader.run(MINUTE / 2).await;
     let requests = fake.requests();
     assert_eq!((lists(&requests), requests.len()), (0, 1), "{requests:#?}");
     let silences = reader.silences();
-    assert!(silences[0].why.contains("etcd is unwell"), "{silences:?}");
+    let why = &silences[0].why;
+    assert!(
+        why.contains("500 etcd is unwell\\x1b[31m!") && why.ends_with("!…"),
+        "{why}"
+    );
+    assert!(why.len() < 1100, "no more than can be read");
     assert!(reader.is_current());
 }
 

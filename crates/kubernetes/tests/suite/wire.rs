@@ -2,7 +2,7 @@
 
 use crate::{fake_api::FakeApi, naming::pod, reader::START};
 use axum::{Router, body::Body, extract::Request, response::Response};
-use ethogram_kubernetes::{Kind, Names, Scope, Watch, connect};
+use ethogram_kubernetes::{Event, Kind, Names, Scope, Watch, connect};
 use std::{net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 
@@ -72,6 +72,28 @@ async fn a_kubeconfig_and_a_real_connection() {
     until(&mut names, &mut watch, "pod/b").await;
     fake.delete(Kind::Pod, "a");
     serving.abort();
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_said_as_it_is() {
+    let fake = FakeApi::recorded();
+    let (address, serving) = serve(&fake).await;
+    serving.abort();
+    assert!(serving.await.unwrap_err().is_cancelled());
+    let client = connect(Some(kubeconfig(address).path())).await.unwrap();
+    let mut watch = Watch::start(&client, &Scope::Node("n1".into()));
+    let away = async {
+        loop {
+            if let Event::Away(Kind::Pod, why) = watch.next().await {
+                return why;
+            }
+        }
+    };
+    let why = timeout(PATIENCE, away).await.unwrap();
+    assert!(
+        why.starts_with("pods: ") && why.contains("refused"),
+        "{why}"
+    );
 }
 
 #[tokio::test]
