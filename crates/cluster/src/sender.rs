@@ -585,8 +585,9 @@ mod tests {
 
     #[test]
     fn waits_grow_and_differ() {
-        let whole = |failures| back_off(failures, 999).as_millis() + 1;
-        assert_eq!([0, 1, 2, 3].map(whole), [1_000, 1_999, 3_998, 7_996]);
+        let least = |failures| back_off(failures, 0).as_millis();
+        assert_eq!([0, 1, 2, 3].map(least), [500, 1_000, 2_000, 4_000]);
+        assert!(back_off(0, 1) > back_off(0, 0));
         for failures in [6, 20, u32::MAX] {
             assert_eq!(back_off(failures, 0), BACK_OFF_MAX / 2);
             assert!(back_off(failures, 999) <= BACK_OFF_MAX);

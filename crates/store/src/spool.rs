@@ -66,7 +66,8 @@ pub struct PageLimits {
 /// A container in a page, with those of its rows that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerChanges {
-    /// All that is known of it, whether or not that changed.
+    /// All that is known of it, whether or not that changed. The end of time stands for a
+    /// `watched_since` that nobody has told yet.
     pub container: Container,
     /// Totals over all runs.
     pub observations: Vec<Observation>,

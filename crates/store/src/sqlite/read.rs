@@ -53,17 +53,22 @@ const CONTAINER: &str = "
     SELECT id, boot, cgroup, incarnation, node, runtime, runtime_id, name, image, namespace, pod, pod_uid,
         workload_kind, workload_name, labels, cgroup_path,
         coalesce(watched_since_ns, (SELECT started_ns FROM run WHERE run.id = run_id), 0),
-        present_at_start, ended_ns, history_since_ns
+        present_at_start, ended_ns, history_since_ns, watched_since_ns IS NULL
     FROM container";
 
-/// The container of a number.
+/// The container of a number, for others to join with what they know: while nobody has
+/// said since when it is watched, that is later than any time.
 pub(super) fn container(connection: &Connection, id: i64) -> Result<Container, Problem> {
     let mut statement = connection.prepare_cached(&format!("{CONTAINER} WHERE id = ?1"))?;
     let mut rows = statement.query([id])?;
     let row = rows
         .next()?
         .ok_or_else(|| Problem::Damaged(format!("container number {id} is missing")))?;
-    Ok(kept_container(row)?.container)
+    let mut container = kept_container(row)?.container;
+    if row.get(20)? {
+        container.watched_since = Timestamp(i64::MAX);
+    }
+    Ok(container)
 }
 
 fn kept_container(row: &Row<'_>) -> Result<KeptContainer, Problem> {

@@ -82,8 +82,8 @@ impl Page {
         if self.position.run == LAST {
             return Ok(true);
         }
-        let mut statement =
-            connection.prepare_cached(&format!("{RUN} WHERE id > ?1 AND changed > ?2 ORDER BY id"))?;
+        let mut statement = connection
+            .prepare_cached(&format!("{RUN} WHERE id > ?1 AND changed > ?2 ORDER BY id"))?;
         let mut rows = statement.query([self.position.run, self.position.after])?;
         while let Some(row) = rows.next()? {
             let run = read::run(row)?;

@@ -339,3 +339,23 @@ fn a_store_from_before_tells_all_it_has() {
         .unwrap();
     assert_eq!(store.endpoints(None).unwrap()[0].until, Some(Timestamp(9)));
 }
+
+#[test]
+fn since_when_a_container_is_watched_is_not_made_up() {
+    let (store, _directory) = open();
+    let row = observed(&key(1), opens("/file"), tally(1, 1, 1));
+    store.apply(&report(&run("a"), vec![row])).unwrap();
+    let told = |store: &SqliteStore| {
+        let changes = store.changes_since(&Position::START, WIDE).unwrap();
+        changes.containers[0].container.watched_since.0
+    };
+    assert_eq!(told(&store), i64::MAX);
+    let containers = vec![container(1, "shop", "web")];
+    store
+        .apply(&Report {
+            containers,
+            ..report(&run("a"), vec![])
+        })
+        .unwrap();
+    assert_eq!(told(&store), 1_000);
+}
