@@ -163,7 +163,45 @@ fn rows(observations: &[&Observation], options: &SummaryOptions, peers: &Peers) 
             }
         }
     }
+    if options.fold != Fold::None {
+        rows = join_listens(rows);
+    }
     rows.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+    rows
+}
+
+/// A socket that is bound and then listens is one bind point, counted as often as it was
+/// bound. One that listens without a bind that was seen keeps its row.
+fn join_listens(rows: Vec<Row>) -> Vec<Row> {
+    let bare = |row: &Row| Behaviour {
+        access: row.behaviour.access.without(Access::LISTEN),
+        ..row.behaviour.clone()
+    };
+    let (listens, mut rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| {
+        row.behaviour.kind == Kind::Bind && row.behaviour.access.contains(Access::LISTEN)
+    });
+    let binds: HashMap<Behaviour, usize> = rows
+        .iter()
+        .enumerate()
+        .filter(|(_, row)| row.behaviour.kind == Kind::Bind)
+        .map(|(at, row)| (row.behaviour.clone(), at))
+        .collect();
+    for listen in listens {
+        match binds.get(&bare(&listen)) {
+            Some(&at) => {
+                let bind = &mut rows[at];
+                let count = bind.tally.count;
+                bind.tally = Tally {
+                    count,
+                    ..bind.tally.join(listen.tally)
+                };
+                bind.behaviour.access |= Access::LISTEN;
+                bind.marks |= listen.marks;
+                bind.rows += listen.rows;
+            }
+            None => rows.push(listen),
+        }
+    }
     rows
 }
 

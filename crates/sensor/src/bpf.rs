@@ -165,11 +165,8 @@ impl Kernel {
     /// Events that programs skipped: the kernel does not run a program that it has preempted
     /// on the same processor, and counts what passed meanwhile, whoever's it was.
     pub(crate) fn skipped(&self) -> u64 {
-        let loaded = self
-            .skeleton
-            .object()
-            .progs()
-            .filter(|program| program.autoload());
+        let programs = self.skeleton.object().progs();
+        let loaded = programs.filter(libbpf_rs::ProgramImpl::autoload);
         loaded
             .map(|program| recursion_misses(program.as_fd()))
             .sum()

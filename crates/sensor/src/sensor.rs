@@ -239,10 +239,7 @@ impl Sensor {
     }
 
     /// All that changed since the last time.
-    ///
-    /// # Errors
-    /// The kernel does not take a recycled slot back.
-    pub fn collect(&mut self) -> Result<Update, SensorError> {
+    pub fn collect(&mut self) -> Update {
         self.publish_policies();
         let clock = Clock::read();
         // Counters first, names after: whatever was counted has its name in the ring by then.
@@ -260,15 +257,15 @@ impl Sensor {
                 example,
             })
             .collect();
-        self.recycle()?;
-        Ok(Update {
+        self.recycle();
+        Update {
             cgroups: std::mem::take(&mut self.cgroups),
             changes,
             losses: self.new_losses(),
             losses_unattributed: self.kernel.losses_unbooked()
                 + self.kernel.skipped()
                 + self.malformed,
-        })
+        }
     }
 
     /// A cgroup is gone and its last events are collected: its place may be used again.
@@ -322,7 +319,7 @@ impl Sensor {
     }
 
     /// Takes the slots of gone cgroups out of use, lets them rest, and hands them out again.
-    fn recycle(&mut self) -> Result<(), SensorError> {
+    fn recycle(&mut self) {
         let now_ns = clock::boot_ns();
         let rested = |since_ns: u64| now_ns.saturating_sub(since_ns) > SLOT_REST.as_nanos() as u64;
         while self
@@ -334,7 +331,9 @@ impl Sensor {
             for slot in slots {
                 // Its last counts were read at the beginning of this collection.
                 self.table.release(slot);
-                self.kernel.free_slot(slot)?;
+                if let Err(error) = self.kernel.free_slot(slot) {
+                    tracing::warn!("one place in the kernel's map stays unused: {error}");
+                }
             }
             self.table.forget(|cgroup| cgroups.contains(&cgroup));
         }
@@ -347,7 +346,6 @@ impl Sensor {
                 slots,
             });
         }
-        Ok(())
     }
 
     fn new_losses(&mut self) -> Vec<(u64, Loss)> {
@@ -429,19 +427,22 @@ fn take(
                 };
                 table.name_executable(exe, name);
             }
-            Content::CgroupNew { path } | Content::CgroupGone { path } => {
-                cgroups.push(CgroupEvent {
-                    id: cgroup,
-                    path: Name::from_bytes(path),
-                    change: if matches!(content, Content::CgroupNew { .. }) {
-                        CgroupChange::Appeared
-                    } else {
-                        CgroupChange::Gone
-                    },
-                    time,
-                })
+            Content::CgroupNew { path } => {
+                cgroups.push(cgroup_event(cgroup, path, CgroupChange::Appeared, time));
+            }
+            Content::CgroupGone { path } => {
+                cgroups.push(cgroup_event(cgroup, path, CgroupChange::Gone, time));
             }
             Content::Socket(socket) => sockets.push(OpenSocket::new(cgroup, exe, time_ns, socket)),
         }
+    }
+}
+
+fn cgroup_event(id: u64, path: &[u8], change: CgroupChange, time: Timestamp) -> CgroupEvent {
+    CgroupEvent {
+        id,
+        path: Name::from_bytes(path),
+        change,
+        time,
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use ethogram_identity::{Scope, cgroups::Hierarchies};
-use ethogram_model::{Behaviour, Kind};
+use ethogram_model::{Behaviour, Container, Kind, Selection};
 use ethogram_store::{Report, SqliteStore, Store};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -99,7 +99,17 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode> {
                 .join(" ")
         );
     }
-    let report = watch.finish()?;
+    let mut report = watch.finish()?;
+    if left.is_empty() {
+        // Its cgroup still is there, but what ran in it has ended.
+        for kept in store.containers(&Selection::default())? {
+            let ended = Some(report.run.last_alive);
+            report.containers.push(Container {
+                ended,
+                ..kept.container
+            });
+        }
+    }
     apply(store.as_ref(), report, &own)?;
     if !args.quiet {
         let question = Question {

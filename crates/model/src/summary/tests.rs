@@ -333,6 +333,38 @@ fn rows_that_look_alike_are_one() {
 }
 
 #[test]
+fn a_bind_that_listens_is_one_point_unless_all_is_asked_for() {
+    let bind = |listen: bool, port, count| {
+        with(seen(1, Kind::Bind, "/bin/app", "0.0.0.0", count), |o| {
+            o.behaviour.protocol = Protocol::Tcp;
+            o.behaviour.port = port;
+            if listen {
+                o.behaviour.access = Access::LISTEN;
+            }
+        })
+    };
+    let observations = [bind(false, 80, 2), bind(true, 80, 2), bind(true, 81, 5)];
+    let containers = [web(1)];
+    let facts = Facts {
+        containers: &containers,
+        observations: &observations,
+        ..Facts::default()
+    };
+    let points = |fold| {
+        let summary = summary(&facts, |options| options.fold = fold);
+        let rows = summary.subjects[0].rows.iter();
+        rows.map(|row| (row.behaviour.port, row.behaviour.access, row.tally.count))
+            .collect::<Vec<_>>()
+    };
+    let listen = Access::LISTEN;
+    assert_eq!(points(Fold::Auto), [(80, listen, 2), (81, listen, 5)]);
+    assert_eq!(
+        points(Fold::None),
+        [(80, Access::empty(), 2), (80, listen, 2), (81, listen, 5)]
+    );
+}
+
+#[test]
 fn failed_rows_are_shown_on_demand() {
     let observations = [with(seen(1, Kind::Egress, "/bin/a", "10.0.0.1", 1), |o| {
         o.behaviour.status = Status::Failed;
