@@ -345,6 +345,30 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_or_forth_changes_no_count_and_keeps_first_before_last() {
+        let mut table = Table::default();
+        table.name_executable(1, Name::from("/bin/a"));
+        let behaviour = || open("/x");
+        table.event(
+            7,
+            1,
+            behaviour(),
+            Timestamp(1_000),
+            Name::default(),
+            Some(0),
+        );
+        table.reading(reading(0, 1, 1_100));
+        table.reading(reading(0, 2, 50)); // an hour back
+        table.reading(reading(0, 3, 9_000)); // a day on
+        let taken = table.take_changed();
+        let (_, _, tally, _) = &taken[0];
+        assert_eq!(
+            (tally.count, tally.first, tally.last),
+            (4, Timestamp(50), Timestamp(9_000))
+        );
+    }
+
+    #[test]
     fn rows_of_a_gone_cgroup_are_dropped_once_taken() {
         let mut table = Table::default();
         table.name_executable(1, Name::from("/bin/a"));
