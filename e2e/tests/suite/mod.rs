@@ -44,6 +44,10 @@ pub(crate) const TESTS: &[Test] = &[
         "truth::what_a_tiny_map_loses_is_reported",
         truth::what_a_tiny_map_loses_is_reported,
     ),
+    (
+        "record::programs_that_no_image_holds_are_marked",
+        record::programs_that_no_image_holds_are_marked,
+    ),
     ("dvwa::processes", dvwa::processes),
     ("dvwa::files", dvwa::files),
     ("dvwa::ingress", dvwa::ingress),

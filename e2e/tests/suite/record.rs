@@ -6,6 +6,7 @@ use ethogram_e2e::{
     expected::{Count, Expected, check, check_complete},
 };
 use ethogram_model::Kind;
+use ethogram_view::Printable;
 use std::{fs, process::Command};
 
 const READS: u64 = 3;
@@ -52,4 +53,62 @@ fn resolved(program: &str) -> Result<String> {
         .into_string()
         .ok()
         .context("a program's path is no text")
+}
+
+/// A program in memory, one whose file is gone, and one that a container's writable layer
+/// holds: each is marked. perl is on every Debian machine; 319 is memfd_create on x86-64.
+const UNUSUAL_PROGRAMS: &str = r#"
+mount -t overlay none -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work" "$1/merged" || exit 1
+cp /bin/true "$1/merged/new"
+"$1/merged/new"; "$1/merged/old"
+perl -e '$fd = syscall(319, my $name = "hidden", 0); open(O, ">&=", $fd); open(I, "<", "/bin/true");
+    print O $_ while <I>; O->flush; exec {"/proc/$$/fd/$fd"} "hidden"; die "memfd: $!"' || exit 1
+cp /bin/true "$1/gone"
+perl -e 'open(G, "<", $ARGV[0]); unlink $ARGV[0]; exec {"/proc/$$/fd/" . fileno(G)} "gone"; die "gone: $!"' "$1/gone"
+"#;
+
+pub(super) fn programs_that_no_image_holds_are_marked() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let recording = dir.path().join("recording.db");
+    for folder in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(dir.path().join(folder))?;
+    }
+    fs::copy("/bin/true", dir.path().join("lower/old"))?;
+    let output = Command::new(binary()?)
+        .args(["record", "--quiet", "-o"])
+        .arg(&recording)
+        .args([
+            "--",
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            UNUSUAL_PROGRAMS,
+            "sh",
+        ])
+        .arg(dir.path())
+        .output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "it ended with {}: {complaint}",
+        output.status
+    );
+    let document = summary_of(&recording, &["-t", "process"])?;
+    let place = dir.path().display();
+    for (program, marks) in [
+        ("/memfd:hidden".to_owned(), &["memfd"][..]),
+        (format!("{place}/gone"), &["deleted"]),
+        (format!("{place}/merged/new"), &["upper-layer"]),
+        (format!("{place}/merged/old"), &[]),
+    ] {
+        let rows = only(&document)?.table(Kind::Process);
+        let row = rows
+            .iter()
+            .find(|row| row.target.as_str() == program)
+            .with_context(|| format!("{program} did not run"))?;
+        let shown: Vec<&str> = row.marks.iter().map(Printable::as_str).collect();
+        ensure!(shown == marks, "{program} is marked {shown:?}");
+    }
+    Ok(())
 }
