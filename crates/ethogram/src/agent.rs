@@ -52,8 +52,6 @@ use signals::Signals;
 use socket::Socket;
 use totals::{Adder, Totals};
 
-pub(crate) use api::WARNING_HEADER;
-
 /// How often the watch ticks.
 const TICK: Duration = Duration::from_millis(200);
 /// How long a question may wait until it is noticed.

@@ -1,9 +1,11 @@
 //! The command line, as typed. What it means is decided in the commands.
 
 mod about;
+mod collector;
 mod read;
 
 pub(crate) use about::{CompletionArgs, DoctorArgs, ManArgs, SelfTestArgs};
+pub(crate) use collector::{CertsArgs, CollectorArgs, StoreAddress};
 pub(crate) use read::{ContainersArgs, ListFormat, SourceArgs, SummaryArgs};
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -38,6 +40,10 @@ pub(crate) enum Command {
     Record(RecordArgs),
     /// Watch every container of this machine
     Agent(AgentArgs),
+    /// Keep what the agents of a cluster report
+    Collector(CollectorArgs),
+    /// Make certificates for a cluster
+    Certs(CertsArgs),
     /// Show what containers, pods and services did
     Summary(SummaryArgs),
     /// List what is watched

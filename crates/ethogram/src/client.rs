@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::agent::WARNING_HEADER;
+use crate::http::WARNING_HEADER;
 
 /// How long an answer may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);

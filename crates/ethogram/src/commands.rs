@@ -1,6 +1,8 @@
 //! What each subcommand does.
 
 pub(crate) mod agent;
+pub(crate) mod certs;
+pub(crate) mod collector;
 pub(crate) mod completion;
 pub(crate) mod containers;
 pub(crate) mod doctor;

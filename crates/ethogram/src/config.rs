@@ -142,7 +142,7 @@ fn checked<'de, D: Deserializer<'de>, T>(
 }
 
 /// `1048576`, `512KiB`, `500MiB`, `2GiB`, `1TiB`.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match &text[digits.len()..] {
         "" | "B" => 0,

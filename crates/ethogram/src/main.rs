@@ -10,12 +10,14 @@ mod args;
 mod cgroup;
 mod client;
 mod clock;
+mod collector;
 mod columns;
 mod commands;
 mod config;
 mod dns;
 mod doctor;
 mod host;
+mod http;
 mod inventory;
 mod log;
 mod pager;
@@ -35,13 +37,18 @@ fn main() -> ExitCode {
     // The agent's options say how it logs.
     if !matches!(cli.command, Command::Agent(_)) {
         // What goes wrong meanwhile is among the findings of `doctor`.
-        let quiet = matches!(cli.command, Command::Doctor(_));
-        let least = if quiet { "error" } else { "warn" };
+        let least = match cli.command {
+            Command::Doctor(_) => "error",
+            Command::Collector(_) => "info",
+            _ => "warn",
+        };
         log::start(least, cli.verbose, config::LogFormat::Text);
     }
     let result = match cli.command {
         Command::Record(args) => commands::record::run(&args),
         Command::Agent(args) => commands::agent::run(args, cli.verbose),
+        Command::Collector(args) => commands::collector::run(args),
+        Command::Certs(args) => commands::certs::run(&args),
         Command::Summary(args) => commands::summary::run(&args),
         Command::Containers(args) => commands::containers::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),

@@ -12,9 +12,6 @@ use prometheus_client::{
 
 use super::{Shared, Snapshot, keeper::Health};
 
-/// The type of the text.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByKind {
     kind: &'static str,
