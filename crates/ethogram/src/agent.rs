@@ -16,6 +16,7 @@ mod keeper;
 mod metrics;
 mod notify;
 mod pending;
+mod reporting;
 mod signals;
 mod socket;
 mod status;
@@ -35,11 +36,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use ethogram_cluster::SenderStatus;
 use ethogram_identity::{Bounds, RuntimeStatus, Scope, cgroups::Hierarchies};
 use ethogram_model::Run;
 use ethogram_sensor::HookStatus;
 use ethogram_store::{SqliteStore, Store, StoreError, move_aside};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     clock::now,
@@ -48,6 +50,7 @@ use crate::{
 };
 use keeper::{Desk, Keeper, PENDING_ROWS_MAX, Receipt};
 use notify::Notifier;
+use reporting::Reporter;
 use signals::Signals;
 use socket::Socket;
 use totals::{Adder, Totals};
@@ -70,6 +73,8 @@ pub(crate) struct Shared {
     store: Arc<dyn Store>,
     desk: Arc<Desk>,
     snapshot: Mutex<Snapshot>,
+    /// How reporting to the collector goes, if there is one.
+    reporting: Option<watch::Receiver<SenderStatus>>,
     /// Where to ask for what is new.
     questions: Sender<Receipt>,
 }
@@ -123,7 +128,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let (questions, asked) = mpsc::channel();
     let mut adder = Adder::default();
     write_first(&mut watch, &mut adder, keeper.desk())?;
+    let reporter = Reporter::start(&settings, &store, watch.run(), runtime.handle())?;
     let shared = Arc::new(Shared {
+        reporting: reporter.as_ref().map(Reporter::status),
         run: watch.run().clone(),
         store: Arc::clone(&store) as Arc<dyn Store>,
         desk: Arc::clone(keeper.desk()),
@@ -156,6 +163,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         .finish()
         .map(|rest| shared.desk.hand_over(rest, Vec::new()));
     let closed = keeper.close();
+    if let Some(reporter) = reporter {
+        runtime.block_on(reporter.stop());
+    }
     runtime.shutdown_timeout(ANSWERS_WAIT);
     drop(socket);
     watched.and(closed)?;

@@ -76,6 +76,22 @@ pub(crate) struct Options {
     /// The cluster's name, shown in summaries
     #[arg(long, value_name = "NAME", env = "ETHOGRAM_CLUSTER")]
     pub(crate) cluster: Option<String>,
+    /// Report to this collector: https://HOST:PORT, or http:// on a network that others
+    /// may read
+    #[arg(long, value_name = "URL", env = "ETHOGRAM_COLLECTOR")]
+    pub(crate) collector: Option<String>,
+    /// Believe collectors whose certificate this authority signed
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_COLLECTOR_CA")]
+    pub(crate) collector_ca: Option<PathBuf>,
+    /// Show the collector this certificate, which names the node
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_COLLECTOR_CERT")]
+    pub(crate) collector_cert: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_COLLECTOR_KEY")]
+    pub(crate) collector_key: Option<PathBuf>,
+    /// Show the collector the token in this file
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Forget what was not seen for this time (12h, 30d) [default: 30d]
     #[arg(long, value_name = "TIME", env = "ETHOGRAM_RETENTION_AGE", value_parser = parse_duration)]
     #[serde(deserialize_with = "duration")]
@@ -171,9 +187,20 @@ pub(crate) struct Settings {
     pub(crate) host: bool,
     pub(crate) node: Option<String>,
     pub(crate) cluster: String,
+    pub(crate) collector: Option<Collector>,
     pub(crate) retention: ethogram_store::Limits,
     pub(crate) limits: ethogram_sensor::Limits,
     pub(crate) log_format: LogFormat,
+}
+
+/// Where to report to, and what proves who is who.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Collector {
+    pub(crate) url: String,
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate and its key.
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -208,6 +235,11 @@ impl Options {
             host: self.host.or(other.host),
             node: self.node.or(other.node),
             cluster: self.cluster.or(other.cluster),
+            collector: self.collector.or(other.collector),
+            collector_ca: self.collector_ca.or(other.collector_ca),
+            collector_cert: self.collector_cert.or(other.collector_cert),
+            collector_key: self.collector_key.or(other.collector_key),
+            token_file: self.token_file.or(other.token_file),
             retention_age: self.retention_age.or(other.retention_age),
             retention_size: self.retention_size.or(other.retention_size),
             behaviours_max: self.behaviours_max.or(other.behaviours_max),
@@ -227,6 +259,7 @@ impl Options {
         let default = ethogram_sensor::Limits::default();
         Ok(Settings {
             runtimes: self.runtimes(),
+            collector: self.collector()?,
             data_dir: self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             socket: self.socket.unwrap_or_else(|| SOCKET.into()),
             listen: self.listen,
@@ -243,6 +276,33 @@ impl Options {
             },
             log_format: self.log_format.unwrap_or_default(),
         })
+    }
+
+    fn collector(&self) -> Result<Option<Collector>> {
+        let Some(url) = self.collector.clone() else {
+            return Ok(None);
+        };
+        let identity = match (self.collector_cert.clone(), self.collector_key.clone()) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => bail!("collector-cert and collector-key belong together: set both or none"),
+        };
+        let is_secret = url.starts_with("https://");
+        if !is_secret && !url.starts_with("http://") {
+            bail!("{url:?} is no collector: write https://HOST:PORT, or http://HOST:PORT");
+        }
+        if is_secret && self.collector_ca.is_none() {
+            bail!("an https collector needs collector-ca, the file of its certificate authority");
+        }
+        if !is_secret && identity.is_some() {
+            bail!("collector-cert proves nothing over http: write https://HOST:PORT");
+        }
+        Ok(Some(Collector {
+            url,
+            ca: self.collector_ca.clone(),
+            identity,
+            token_file: self.token_file.clone(),
+        }))
     }
 
     fn runtimes(&self) -> Option<Vec<RuntimeEndpoint>> {
@@ -332,6 +392,11 @@ mod tests {
             host = true
             node = "n"
             cluster = "c"
+            collector = "https://c:1"
+            collector-ca = "/ca"
+            collector-cert = "/cert"
+            collector-key = "/key"
+            token-file = "/token"
             retention-age = "12h"
             retention-size = "2GiB"
             behaviours-max = 8
@@ -358,6 +423,12 @@ mod tests {
                 host: true,
                 node: Some("n".into()),
                 cluster: "c".into(),
+                collector: Some(Collector {
+                    url: "https://c:1".into(),
+                    ca: Some("/ca".into()),
+                    identity: Some(("/cert".into(), "/key".into())),
+                    token_file: Some("/token".into()),
+                }),
                 retention: ethogram_store::Limits {
                     age_max: Some(Duration::from_secs(43_200)),
                     bytes_max: Some(2 << 30),
@@ -440,6 +511,19 @@ mod tests {
         }
         for address in ["127.0.0.1:80", "127.1.2.3:80", "[::1]:80"] {
             settings(Options::default(), &format!("listen = {address:?}")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_collector_that_cannot_be_trusted_is_refused() {
+        for (rest, words) in [
+            ("collector = \"c:1\"", "no collector"),
+            ("collector = \"https://c:1\"", "needs collector-ca"),
+            ("collector = \"http://c:1\"\ncollector-cert = \"/c\"", "belong together"),
+            ("collector = \"http://c:1\"\ncollector-cert = \"/c\"\ncollector-key = \"/k\"", "proves nothing"),
+        ] {
+            let text = refusal(rest);
+            assert!(text.contains(words), "{text}");
         }
     }
 

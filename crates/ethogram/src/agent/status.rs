@@ -26,6 +26,27 @@ pub(super) struct Status {
     /// How often a bound on what is known of containers was hit.
     bounds: Bounds,
     store: Store,
+    /// How reporting to the collector goes, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collector: Option<Collector>,
+}
+
+#[derive(Debug, Serialize)]
+struct Collector {
+    url: String,
+    connected: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caught_up: Option<String>,
+    batches: u64,
+    rows: u64,
+    refused_rows: std::collections::BTreeMap<String, u64>,
+    /// Rows that retention removed before the collector had them.
+    removed_unsent_rows: u64,
+    /// How far the collector's clock is ahead, in seconds; too large by the time on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock_behind_s: Option<f64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    last_error: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,6 +121,7 @@ impl Status {
     ) -> Self {
         let settings = &shared.settings;
         Self {
+            collector: Collector::of(shared),
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             node: shared.run.node.clone(),
@@ -135,6 +157,24 @@ impl Status {
                 },
             },
         }
+    }
+}
+
+impl Collector {
+    fn of(shared: &Shared) -> Option<Self> {
+        let url = shared.settings.collector.as_ref()?.url.clone();
+        let status = shared.reporting.as_ref()?.borrow().clone();
+        Some(Self {
+            url,
+            connected: status.connected,
+            caught_up: status.caught_up.map(rfc3339),
+            batches: status.batches,
+            rows: status.rows,
+            refused_rows: status.refused,
+            removed_unsent_rows: status.removed_unsent,
+            clock_behind_s: status.clock_behind_ns.map(|ns| ns as f64 / 1e9),
+            last_error: status.last_error,
+        })
     }
 }
 
