@@ -86,9 +86,11 @@ pub(crate) fn said_of_containers(
         // A pattern is left to the selection itself. What one row says of a container
         // selects all its rows; they are on one shard.
         if let Some(wanted) = wanted.as_deref().filter(|wanted| !wanted.ends_with('*')) {
+            // Named with its database: another shard's current one is its own.
             let local = schema::CONTAINER.local(server.cluster());
+            let database = server.database();
             condition.push_str(&format!(
-                " AND ({CONTAINER}) IN (SELECT {CONTAINER} FROM {local} WHERE {column} = {})",
+                " AND ({CONTAINER}) IN (SELECT {CONTAINER} FROM `{database}`.{local} WHERE {column} = {})",
                 quoted(wanted)
             ));
         }

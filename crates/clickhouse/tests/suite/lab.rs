@@ -92,12 +92,19 @@ fn remove_directories_of_ended_processes(root: &Path) {
     }
 }
 
+/// A port that nobody listens on, below those that the kernel gives to outgoing
+/// connections: one of these could take it before the server does.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    loop {
+        let offset = process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(FIRST + offset % COUNT).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn wait_until(what: &str, log: &Path, is_ready: impl Fn() -> bool) {
@@ -323,9 +330,18 @@ fn start_zookeeper(name: &str, port: u16) -> Guarded {
     let log = directory.join("output");
     let process = Guarded::start(&mut command, &log);
     wait_until("zookeeper (Debian's package of that name)", &log, || {
-        TcpStream::connect(("127.0.0.1", port)).is_ok()
+        serves_sessions(port).unwrap_or(false)
     });
     process
+}
+
+/// ClickHouse 18.16 crashes on a ZooKeeper that accepts connections and no sessions yet.
+fn serves_sessions(port: u16) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"srvr")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.contains("Mode: standalone"))
 }
 
 /// Tables that hold what was reported.

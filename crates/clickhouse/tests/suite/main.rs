@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[macro_use]
+#[allow(
+    dead_code,
+    reason = "one test is only for stores that refuse older runs"
+)]
 #[path = "../../../store/tests/suite/conformance.rs"]
 mod conformance;
 mod cluster;
