@@ -1,5 +1,6 @@
 //! The real binary, reading stores whose content is known.
 
+mod collector;
 mod containers;
 mod doctor;
 mod summary;

@@ -1,0 +1,312 @@
+//! The collector as a process: who may report and read, what is written down about it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ethogram_cluster::{Sender, SenderOptions, Trust};
+use ethogram_store::{SqliteStore, Store};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::support::{Known, ethogram, said};
+
+const AGENT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const VIEWER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const ADMIN: &str = "cccccccccccccccccccccccccccccccc";
+const NODE: &str = "node-1";
+
+/// A collector that ends with the test.
+struct Collector {
+    child: Child,
+    reports: SocketAddr,
+    api: SocketAddr,
+}
+
+impl Collector {
+    fn start(folder: &Path, options: &[&str]) -> Self {
+        let mut child = collector(folder, options)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the collector starts");
+        let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut line = String::new();
+        while !line.contains("ready") {
+            line.clear();
+            let read = log.read_line(&mut line).expect("a line");
+            assert_ne!(read, 0, "the collector ended before it was ready");
+        }
+        let address = |key: &str| {
+            let (_, rest) = line.split_once(key).expect("the address is told");
+            let address = rest.split_whitespace().next().expect("an address");
+            address.parse().expect("an address")
+        };
+        let (reports, api) = (address("listen="), address("api="));
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self {
+            child,
+            reports,
+            api,
+        }
+    }
+
+    /// The status and the body of an answer.
+    fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.api).expect("it listens");
+        let token = token.map_or_else(String::new, |t| format!("Authorization: Bearer {t}\r\n"));
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\n{token}\r\n"
+        )
+        .expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (status.expect("a status"), body.to_owned())
+    }
+
+    fn json(&self, path: &str, token: Option<&str>) -> Value {
+        let (status, body) = self.get(path, token);
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collector(folder: &Path, options: &[&str]) -> Command {
+    let mut command = ethogram();
+    command
+        .args([
+            "collector",
+            "--listen",
+            "127.0.0.1:0",
+            "--api-listen",
+            "127.0.0.1:0",
+        ])
+        .arg("--store")
+        .arg(format!("sqlite:{}", folder.join("collector.db").display()))
+        .args(options);
+    command
+}
+
+/// Tells a collector all of a store.
+fn tell(store: &Path, collector: String, trust: Trust) {
+    let store = Arc::new(SqliteStore::open(store).expect("the agent's store"));
+    let options = SenderOptions {
+        collector,
+        trust,
+        node: NODE.into(),
+        boot: "boot".into(),
+        run: "run".into(),
+        report_every: Duration::from_millis(20),
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let (sender, status) = Sender::new(store, options, stopped);
+        let task = tokio::spawn(sender.run());
+        let begun = Instant::now();
+        while status.borrow().caught_up.is_none() {
+            let error = status.borrow().last_error.clone();
+            assert!(begun.elapsed() < Duration::from_secs(60), "{error}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stop.send(true).expect("the sender is there");
+        task.await.expect("the sender ends well");
+    });
+}
+
+fn tokens(folder: &Path) -> String {
+    let file = folder.join("tokens.toml");
+    let text = format!(
+        "[[token]]\nname = \"node-1\"\nsecret = \"{AGENT}\"\nrole = \"agent\"\nnode = \"{NODE}\"\n\
+         [[token]]\nname = \"vera\"\nsecret = \"{VIEWER}\"\nrole = \"viewer\"\nnamespaces = [\"dvwa\"]\n\
+         [[token]]\nname = \"ada\"\nsecret = \"{ADMIN}\"\nrole = \"admin\"\n"
+    );
+    fs::write(&file, text).expect("the tokens");
+    file.display().to_string()
+}
+
+#[test]
+fn what_agents_report_is_read_by_those_who_may() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let audit = folder.path().join("audit.jsonl");
+    let tokens = tokens(folder.path());
+    let options = [
+        "--tokens",
+        &tokens,
+        "--audit-log",
+        &audit.display().to_string(),
+    ];
+    let collector = Collector::start(folder.path(), &options);
+    let token = folder.path().join("token");
+    fs::write(&token, AGENT).expect("the token");
+    let known = Known::world();
+    let trust = Trust {
+        token: Some(token),
+        ..Trust::default()
+    };
+    tell(
+        &known.file(),
+        format!("http://{}", collector.reports),
+        trust,
+    );
+
+    for (path, token, status, words) in [
+        ("/v1/summary", None, 401, "no token"),
+        (
+            "/v1/summary",
+            Some("dddddddddddddddddddddddddddddddd"),
+            401,
+            "unknown token",
+        ),
+        ("/v1/summary", Some(AGENT), 403, "read nothing"),
+        ("/v1/summary", Some(VIEWER), 403, "namespaces dvwa only"),
+        (
+            "/v1/summary?namespace=shop",
+            Some(VIEWER),
+            403,
+            "namespaces dvwa only",
+        ),
+        ("/v1/containers", Some(VIEWER), 403, "namespaces dvwa only"),
+        ("/v1/agents", Some(VIEWER), 403, "namespaces dvwa only"),
+        ("/metrics", None, 401, "no token"),
+        (
+            "/v1/summary?namespace=dvwa",
+            Some(VIEWER),
+            200,
+            "ethogram.summary",
+        ),
+        ("/v1/health", None, 200, "ok"),
+        ("/v1/nothing", Some(ADMIN), 404, "/v1/agents"),
+    ] {
+        let (found, body) = collector.get(path, token);
+        assert_eq!(found, status, "{path} {body}");
+        assert!(body.contains(words), "{path} {body}");
+    }
+    let agents = collector.json("/v1/agents", Some(ADMIN));
+    let agent = &agents["agents"][0];
+    assert_eq!(agent["node"], NODE);
+    assert!(
+        agent["lag_s"].as_f64().is_some_and(|lag| lag >= 0.0),
+        "{agent}"
+    );
+    assert!(
+        agent["rows"].as_u64().is_some_and(|rows| rows > 0),
+        "{agent}"
+    );
+    let (_, metrics) = collector.get("/metrics", Some(ADMIN));
+    assert!(
+        metrics.contains("ethogram_collector_agent_rows_total{node=\"node-1\"}"),
+        "{metrics}"
+    );
+
+    let written = fs::read_to_string(&audit).expect("the audit log");
+    let lines: Vec<Value> = written
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(lines.len(), 12, "every question but the probe's: {written}");
+    let told = |n: usize| {
+        (
+            &lines[n]["who"],
+            &lines[n]["role"],
+            &lines[n]["what"],
+            &lines[n]["status"],
+        )
+    };
+    assert_eq!(
+        told(0),
+        (&"".into(), &"".into(), &"/v1/summary".into(), &401.into())
+    );
+    let asked = "/v1/summary?namespace=shop".into();
+    assert_eq!(
+        told(4),
+        (&"vera".into(), &"viewer".into(), &asked, &403.into())
+    );
+    assert!(!written.contains(VIEWER), "no secret is written down");
+}
+
+#[test]
+fn summaries_are_those_of_the_agent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(folder.path(), &[]);
+    let known = Known::world();
+    tell(
+        &known.file(),
+        format!("http://{}", collector.reports),
+        Trust::default(),
+    );
+    let whole = collector.json("/v1/summary?namespace=dvwa", None);
+    let own: Value = serde_json::from_str(&known.ask("summary", &["-n", "dvwa", "-o", "json"]).out)
+        .expect("JSON");
+    let tables = |document: &Value| -> Vec<Value> {
+        let subjects = document["subjects"].as_array().expect("subjects");
+        subjects
+            .iter()
+            .map(|subject| subject["tables"].clone())
+            .collect()
+    };
+    assert!(!tables(&own).is_empty());
+    assert_eq!(tables(&whole), tables(&own));
+}
+
+#[test]
+fn certificates_are_made_and_believed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let out = folder.path().display().to_string();
+    let made = said(ethogram().args(["certs", "--out", &out, "--node", NODE]));
+    assert!(made.out.contains("node-1.crt"), "{made:?}");
+    let (cert, key, ca) = (file("collector.crt"), file("collector.key"), file("ca.crt"));
+    let options = ["--tls-cert", &cert, "--tls-key", &key, "--client-ca", &ca];
+    let collector = Collector::start(folder.path(), &options);
+    let known = Known::world();
+    let trust = Trust {
+        ca: Some(ca.into()),
+        identity: Some((file("node-1.crt").into(), file("node-1.key").into())),
+        token: None,
+    };
+    tell(
+        &known.file(),
+        format!("https://localhost:{}", collector.reports.port()),
+        trust,
+    );
+    let store = SqliteStore::open_read_only(&folder.path().join("collector.db")).expect("a store");
+    assert!(store.overview().expect("an overview").containers > 0);
+}
+
+#[test]
+fn what_would_be_unsafe_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = |options: &[&str]| {
+        let output = collector(folder.path(), options).output().expect("it ends");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let mut open = ethogram();
+    open.args(["collector", "--listen", "0.0.0.0:0"]);
+    let open = open.output().expect("it ends");
+    let open = String::from_utf8_lossy(&open.stderr).into_owned();
+    assert!(open.contains("everybody could report and read"), "{open}");
+    let missing = refused(&["--tokens", "/nowhere/tokens"]);
+    assert!(missing.contains("/nowhere/tokens"), "{missing}");
+
+    let _first = Collector::start(folder.path(), &[]);
+    let second = refused(&[]);
+    assert!(second.contains("in use by another writer"), "{second}");
+}
