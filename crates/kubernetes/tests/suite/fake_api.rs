@@ -28,6 +28,8 @@ pub(crate) enum Mood {
     Hanging,
     /// Answers break off in the middle of a page.
     Breaking,
+    /// Watches are answered and end at once.
+    Ending,
     /// Every request is refused with this status.
     Refusing(u16),
 }
@@ -214,7 +216,7 @@ impl FakeApi {
             Mood::Hanging => std::future::pending().await,
             Mood::Unreachable => Err(io::ErrorKind::ConnectionRefused.into()),
             Mood::Refusing(code) => Ok(self.refusal(code, "as asked")),
-            Mood::Well | Mood::Breaking => Ok(self.serve(&uri, metadata_only)),
+            Mood::Well | Mood::Breaking | Mood::Ending => Ok(self.serve(&uri, metadata_only)),
         }
     }
 
@@ -301,6 +303,9 @@ impl FakeApi {
         assert_eq!(query["allowWatchBookmarks"], "true");
         let since: u64 = query["resourceVersion"].parse().unwrap();
         let mut state = self.state();
+        if state.mood == Mood::Ending {
+            return hyper::Response::new(Answer::of(Vec::new()));
+        }
         if since < state.compacted {
             let gone_as = state.gone_as;
             drop(state);

@@ -83,6 +83,7 @@ struct MonitorEndpoint {
     interval: String,
     scheme: String,
     tls_config: Value,
+    authorization: Value,
 }
 
 fn root() -> PathBuf {

@@ -166,6 +166,12 @@ async fn pods_lead_to_what_owns_them() {
     });
     reader.settle().await;
     assert!(reader.workload("pod-dns").ends_with("rollout/dns"));
+    fake.delete(Kind::ReplicaSet, "coredns-7d764666f9");
+    fake.change(Kind::Pod, "coredns-7d764666f9-b2c4d", |pod| {
+        pod["status"]["qosClass"] = json!("Guaranteed");
+    });
+    reader.settle().await;
+    assert!(reader.workload("pod-dns").ends_with("rollout/dns"));
     assert!(reader.workload("pod-web").ends_with("deployment/dvwa-web"));
     let mut pods: Vec<&str> = reader.pods.iter().map(|uid| &**uid).collect();
     pods.sort_unstable();
@@ -236,29 +242,38 @@ async fn an_address_that_is_used_again_in_the_same_second_has_one_name_at_a_time
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_waited_long_for_its_address_had_it_only_after_the_one_before() {
-    let fake = FakeApi::recorded();
-    let mut reader = Reader::start(&fake).await;
-    let mut waiting = pod("second", "second", "", "2026-01-02T00:00:00Z");
-    waiting["status"] = json!({"phase": "Pending", "startTime": "2026-01-02T00:00:00Z"});
-    fake.put(waiting);
-    fake.put(pod("first", "first", "10.244.1.77", "2026-01-02T00:00:00Z"));
-    reader.run_for(MINUTE * 10).await;
-    let in_time = reader.now();
-    fake.delete(Kind::Pod, "first");
-    reader.run_for(MINUTE * 10).await;
-    fake.put(pod(
-        "second",
-        "second",
-        "10.244.1.77",
-        "2026-01-02T00:00:00Z",
-    ));
-    reader.settle().await;
-    assert_eq!(
-        reader.name_at("10.244.1.77", Timestamp(in_time.0 - 1)),
-        "pod/first"
-    );
-    assert_eq!(reader.name("10.244.1.77"), "pod/second");
-    reader.check_no_overlap();
+    let start = "2026-01-02T00:00:00Z";
+    // The wait ends before the end of the first is told, soon after, or when nobody
+    // remembers that end.
+    for (first_ends, wait) in [
+        (false, MINUTE),
+        (true, MINUTE * 10),
+        (true, MINUTE * 60 * 25),
+    ] {
+        let fake = FakeApi::recorded();
+        let mut reader = Reader::start(&fake).await;
+        let mut waiting = pod("second", "second", "", start);
+        waiting["status"] = json!({"phase": "Pending", "startTime": start});
+        fake.put(waiting.clone());
+        reader.run_for(MINUTE).await;
+        fake.put(pod("first", "first", "10.244.1.77", "2026-01-02T00:01:00Z"));
+        reader.run_for(MINUTE * 9).await;
+        let in_time = Timestamp(reader.now().0 - 1);
+        if first_ends {
+            fake.delete(Kind::Pod, "first");
+        }
+        fake.put(waiting);
+        reader.run_for(wait).await;
+        fake.put(pod("second", "second", "10.244.1.77", start));
+        reader.settle().await;
+        assert_eq!(
+            reader.name_at("10.244.1.77", in_time),
+            "pod/first",
+            "{wait:?}"
+        );
+        assert_eq!(reader.name("10.244.1.77"), "pod/second", "{wait:?}");
+        reader.check_no_overlap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,6 +372,8 @@ async fn names_that_an_earlier_watch_left_open_are_ended_if_they_no_longer_hold(
         left("fd00:244:1::5", "pod/old", web_start_s - 100),
         left("10.244.7.7", "pod/gone", web_start_s),
         left("10.244.7.8", "container/by-agent", web_start_s),
+        // The same name, but from when another reckoned.
+        left("10.96.44.4", "svc/dvwa-web", web_start_s),
     ];
     let fake = FakeApi::recorded();
     let reader = Reader::start_with(&fake, &Scope::Cluster, all).await;
@@ -376,6 +393,17 @@ async fn names_that_an_earlier_watch_left_open_are_ended_if_they_no_longer_hold(
     assert_eq!(until("fd00:244:1::5", "pod/old"), Some(replaced));
     assert!(until("10.244.7.7", "pod/gone").unwrap().unwrap() >= START);
     assert_eq!(until("10.244.7.8", "container/by-agent"), None);
+    let of_web = reader
+        .kept
+        .values()
+        .filter(|e| e.ip.to_string() == "10.96.44.4");
+    let open: Vec<_> = of_web.filter(|e| e.until.is_none()).collect();
+    assert_eq!(open.len(), 1);
+    assert_eq!(
+        open[0].from.seconds(),
+        web_start_s - 5,
+        "since the service was made"
+    );
 }
 
 #[tokio::test(start_paused = true)]

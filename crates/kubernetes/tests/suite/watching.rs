@@ -184,6 +184,12 @@ async fn an_hour_without_the_api_server_changes_no_name_and_is_stated() {
         assert!(!silence.relisted);
     }
     assert_eq!(reader.silences().len(), 7);
+    // All is well again, so the next loss is made good at once.
+    fake.bookmark();
+    reader.settle().await;
+    fake.break_watches();
+    reader.run_for(Duration::from_secs(1)).await;
+    assert!(reader.is_current());
     // Told late, but with the times at which it happened.
     assert_eq!(
         reader.name_at("10.244.1.10", after(MINUTE * 10)),
@@ -291,6 +297,17 @@ async fn what_may_not_be_watched_is_said_and_the_rest_works() {
     fake.set_mood(Mood::Well);
     reader.run(MINUTE).await;
     assert!(reader.is_current());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_every_watch_at_once_is_not_overrun() {
+    let fake = FakeApi::recorded();
+    fake.set_mood(Mood::Ending);
+    let mut reader = Reader::start(&fake).await;
+    reader.run_for(MINUTE).await;
+    let requests = fake.requests();
+    assert!((28..140).contains(&requests.len()), "{}", requests.len());
+    assert_eq!(lists(&requests), 7);
 }
 
 #[tokio::test(start_paused = true)]

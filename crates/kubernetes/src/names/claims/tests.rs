@@ -91,6 +91,19 @@ fn who_loses_a_better_claim_to_a_key_gets_it_back() {
 }
 
 #[test]
+fn a_better_claim_that_is_told_late_changes_nothing_before_that() {
+    let mut claims = Claims::new();
+    claims.open(Timestamp(0));
+    let mut reader = Reader::default();
+    let service = [want(1, Right::External, 5, 5)];
+    claims.set(&"s".into(), &who("svc"), &service, Timestamp(10));
+    let node = [want(1, Right::Node, 3, 3)];
+    claims.set(&"n".into(), &who("node"), &node, Timestamp(21));
+    reader.take(&mut claims);
+    assert_eq!(reader.shown(), ["1 node 21-now", "1 svc 5-21"]);
+}
+
+#[test]
 fn what_is_shared_stays_with_the_first_and_what_is_not_goes_to_the_last() {
     for (right, shown) in [(Right::External, "1 a 5-now"), (Right::Pod, "1 b 7-now")] {
         let mut claims = Claims::new();
