@@ -379,3 +379,6 @@ fn decode_run(run: &proto::Run, strings: &Strings, origin: &Origin) -> Result<Ru
         ended_cleanly: run.ended_cleanly,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -251,7 +251,10 @@ async fn what_retention_removed_unsent_is_told() {
                 .is_some_and(|state| state.removed_unsent == 1)
     })
     .await;
-    until("the agent says so too", || sending.status.borrow().removed_unsent == 1).await;
+    until("the agent says so too", || {
+        sending.status.borrow().removed_unsent == 1
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
