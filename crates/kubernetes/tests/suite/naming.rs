@@ -397,8 +397,8 @@ async fn names_that_an_earlier_watch_left_open_are_ended_if_they_no_longer_hold(
         .kept
         .values()
         .filter(|e| e.ip.to_string() == "10.96.44.4");
-    let open: Vec<_> = of_web.filter(|e| e.until.is_none()).collect();
-    assert_eq!(open.len(), 1);
+    let (open, ended): (Vec<_>, Vec<_>) = of_web.partition(|e| e.until.is_none());
+    assert_eq!((open.len(), ended.len()), (1, 1));
     assert_eq!(
         open[0].from.seconds(),
         web_start_s - 5,
