@@ -253,7 +253,7 @@ async fn nonsense_is_refused() {
                 b.endpoints = vec![proto::Endpoint {
                     ip: vec![1],
                     ..Default::default()
-                }]
+                }];
             }),
             "address",
         ),
