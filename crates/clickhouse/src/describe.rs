@@ -231,7 +231,7 @@ mod tests {
             watched_since_ns: 1,
             ..said(9)
         };
-        let (arrived, alone) = container(&[counted.clone()]).unwrap();
+        let (arrived, alone) = container(std::slice::from_ref(&counted)).unwrap();
         assert_eq!(
             (arrived, &*alone.node, alone.watched_since),
             (9, "counting", Timestamp(1))
