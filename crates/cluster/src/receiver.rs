@@ -18,7 +18,7 @@ use crate::{
 use ethogram_model::ContainerKey;
 use ethogram_store::{Report, Store, StoreError};
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -429,29 +429,57 @@ impl AgentStream {
     }
 }
 
-/// Applies a report without the containers that another source has taken over.
-fn apply(store: &dyn Store, mut report: Report) -> Result<u64, StoreError> {
-    let mut refused = 0;
-    loop {
-        match store.apply(&report) {
-            Err(StoreError::SupersededRun { run, container }) => {
-                let rows = remove(&mut report, |key| *key == *container);
-                if rows == 0 {
-                    return Err(StoreError::SupersededRun { run, container });
-                }
-                refused += rows;
-            }
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(refused),
-        }
+/// Applies a report without the containers that another source has taken over; how many
+/// rows these have.
+fn apply(store: &dyn Store, report: Report) -> Result<u64, StoreError> {
+    match store.apply(&report) {
+        // Each by itself: taking them out one after the other would try the whole report
+        // again for every one of them.
+        Err(StoreError::SupersededRun { .. }) => apply_one_by_one(store, report),
+        outcome => outcome.map(|()| 0),
     }
 }
 
-/// Takes containers out of a report; how many rows these are, each container counting as one.
+fn apply_one_by_one(store: &dyn Store, report: Report) -> Result<u64, StoreError> {
+    let mut parts: BTreeMap<ContainerKey, Report> = BTreeMap::new();
+    let new = || Report::empty(report.run.clone());
+    for container in report.containers {
+        let part = parts.entry(container.key.clone()).or_insert_with(new);
+        part.containers.push(container);
+    }
+    for observation in report.observations {
+        let part = parts
+            .entry(observation.container.clone())
+            .or_insert_with(new);
+        part.observations.push(observation);
+    }
+    for (key, loss) in report.losses {
+        let part = parts.entry(key.clone()).or_insert_with(new);
+        part.losses.push((key, loss));
+    }
+    let mut refused = 0;
+    for part in parts.into_values() {
+        match store.apply(&part) {
+            Err(StoreError::SupersededRun { .. }) => refused += rows_of(&part),
+            outcome => outcome?,
+        }
+    }
+    let rest = Report {
+        endpoints: report.endpoints,
+        ..Report::empty(report.run)
+    };
+    store.apply(&rest)?;
+    Ok(refused)
+}
+
+/// Rows of a report, each container counting as one.
+fn rows_of(report: &Report) -> u64 {
+    (report.containers.len() + report.observations.len() + report.losses.len()) as u64
+}
+
+/// Takes containers out of a report; how many rows these have.
 fn remove(report: &mut Report, is_removed: impl Fn(&ContainerKey) -> bool) -> u64 {
-    let count =
-        |report: &Report| report.containers.len() + report.observations.len() + report.losses.len();
-    let before = count(report);
+    let before = rows_of(report);
     report
         .containers
         .retain(|container| !is_removed(&container.key));
@@ -461,7 +489,7 @@ fn remove(report: &mut Report, is_removed: impl Fn(&ContainerKey) -> bool) -> u6
     report
         .losses
         .retain(|(container, _)| !is_removed(container));
-    (before - count(report)) as u64
+    before - rows_of(report)
 }
 
 async fn blocking<T: Send + 'static>(
