@@ -33,6 +33,7 @@ struct Text(String);
 
 /// The numbers are those of ClickHouse's `ErrorCodes.cpp`.
 pub(crate) mod code {
+    pub(crate) const LOGICAL_ERROR: u32 = 49;
     pub(crate) const UNKNOWN_TABLE: u32 = 60;
     pub(crate) const UNKNOWN_DATABASE: u32 = 81;
     pub(super) const TIMEOUT_EXCEEDED: u32 = 159;
