@@ -22,7 +22,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench vm-test verifier-baseline install uninstall deb doc clean help
+.PHONY: build demo test lint bench clickhouse-test vm-test verifier-baseline install uninstall deb doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -44,6 +44,9 @@ bench: build ## what watching costs here, beside bpftrace and strace (needs root
 	tools/packages.sh bench
 	cargo build --release --package ethogram-bench
 	$(SUDO) $(TARGET_DIR)/release/ethogram-bench price --ethogram $(ETHOGRAM)
+
+clickhouse-test: ## the ClickHouse store on real servers (long; needs clickhouse-server, zookeeper, chdb)
+	cargo test --package ethogram-clickhouse --test suite -- --test-threads 1
 
 vm-test: ## the sensor on Debian's kernels, in QEMU (emulated: about a minute for each boot)
 	tools/packages.sh vm

@@ -57,7 +57,9 @@ shows_the_demo() {
 step "build all tests" cargo test --workspace --no-run --quiet
 step "a second build compiles nothing" compiles_nothing
 step "unit and integration tests, BPF included" \
-	cargo test --workspace --exclude ethogram-e2e --no-fail-fast --quiet
+	cargo test --workspace --exclude ethogram-e2e --exclude ethogram-clickhouse --no-fail-fast --quiet
+step "the ClickHouse store without a server (make clickhouse-test has servers)" \
+	cargo test --package ethogram-clickhouse --lib --quiet
 step "the workloads' own tests" cargo test --package ethogram-e2e --lib --bins --no-fail-fast --quiet
 step "the verifier's work against its baseline" tools/verifier.sh check
 step "the demo" shows_the_demo

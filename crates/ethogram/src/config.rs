@@ -519,8 +519,14 @@ mod tests {
         for (rest, words) in [
             ("collector = \"c:1\"", "no collector"),
             ("collector = \"https://c:1\"", "needs collector-ca"),
-            ("collector = \"http://c:1\"\ncollector-cert = \"/c\"", "belong together"),
-            ("collector = \"http://c:1\"\ncollector-cert = \"/c\"\ncollector-key = \"/k\"", "proves nothing"),
+            (
+                "collector = \"http://c:1\"\ncollector-cert = \"/c\"",
+                "belong together",
+            ),
+            (
+                "collector = \"http://c:1\"\ncollector-cert = \"/c\"\ncollector-key = \"/k\"",
+                "proves nothing",
+            ),
         ] {
             let text = refusal(rest);
             assert!(text.contains(words), "{text}");

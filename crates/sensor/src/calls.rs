@@ -157,6 +157,9 @@ const CALLS: &[Call] = calls! {
     "recvmmsg"          299 NONE 243 => socket(Op::RecvMmsg);
 };
 
+/// Name, and numbers on x86_64, i386 and aarch64.
+type Sensitive = (&'static str, i16, i16, i16);
+
 macro_rules! sensitive {
     ($($name:literal $x86_64:tt $i386:tt $aarch64:tt;)*) => {
         &[$(($name, $x86_64, $i386, $aarch64)),*]
@@ -166,7 +169,7 @@ macro_rules! sensitive {
 /// Calls that are counted by name: those that change who one is, what one sees, or the
 /// machine itself.
 #[rustfmt::skip]
-const SENSITIVE: &[(&str, i16, i16, i16)] = sensitive! {
+const SENSITIVE: &[Sensitive] = sensitive! {
     "setuid" 105 213 146;            "setgid" 106 214 144;           "setreuid" 113 203 145;
     "setregid" 114 204 143;          "setresuid" 117 208 147;        "setresgid" 119 210 149;
     "setgroups" 116 206 159;         "setfsuid" 122 215 151;         "setfsgid" 123 216 152;
@@ -277,15 +280,21 @@ mod tests {
 
     #[test]
     fn no_number_is_given_twice() {
-        let columns: [fn(&Call) -> i16; 3] = [|c| c.x86_64, |c| c.i386, |c| c.aarch64];
-        let sensitive: [fn(&(&str, i16, i16, i16)) -> i16; 3] = [|c| c.1, |c| c.2, |c| c.3];
-        for (of_call, of_sensitive) in columns.into_iter().zip(sensitive) {
-            let mut seen = std::collections::HashSet::new();
-            let numbers = CALLS
+        let numbers = |of_call: fn(&Call) -> i16, of_sensitive: fn(&Sensitive) -> i16| {
+            let sensitive = SENSITIVE.iter().map(of_sensitive);
+            CALLS
                 .iter()
                 .map(of_call)
-                .chain(SENSITIVE.iter().map(of_sensitive));
-            for number in numbers.filter(|&n| n != NONE) {
+                .chain(sensitive)
+                .collect::<Vec<_>>()
+        };
+        for column in [
+            numbers(|call| call.x86_64, |call| call.1),
+            numbers(|call| call.i386, |call| call.2),
+            numbers(|call| call.aarch64, |call| call.3),
+        ] {
+            let mut seen = std::collections::HashSet::new();
+            for number in column.into_iter().filter(|&number| number != NONE) {
                 assert!(seen.insert(number), "number {number} twice");
                 assert!((number as usize) < CALLS_MAX);
             }

@@ -154,7 +154,7 @@ mod tests {
         assert!(decode(&[]).is_none());
         assert!(decode(&[0; 20]).is_none());
         assert!(
-            decode(&vec![0; HEADER_BYTES]).is_none(),
+            decode(&[0; HEADER_BYTES]).is_none(),
             "type 0 is none of ours"
         );
     }

@@ -21,7 +21,9 @@ use tokio::{
 use super::{Shared, metrics, status::Status};
 use crate::{
     clock::now,
-    http::{Answer, JSON, METRICS, Problem, bounded, content_type, only_by_local_names, parse, serve},
+    http::{
+        Answer, JSON, METRICS, Problem, bounded, content_type, only_by_local_names, parse, serve,
+    },
     inventory::Inventory,
     present,
     question::Question,

@@ -97,11 +97,18 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/status", get(status))
         .route("/metrics", get(exposition))
         .fallback(|| async {
-            let paths = "see /v1/summary, /v1/containers, /v1/agents, /v1/status, /v1/health, /metrics";
-            Problem::new(StatusCode::NOT_FOUND, format!("there is nothing here: {paths}"))
+            let paths =
+                "see /v1/summary, /v1/containers, /v1/agents, /v1/status, /v1/health, /metrics";
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                format!("there is nothing here: {paths}"),
+            )
         })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "everything here is read with GET")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "everything here is read with GET",
+            )
         })
         .layer(middleware::from_fn_with_state(api.clone(), admit))
         // Probes have no token, and learn nothing.
@@ -117,7 +124,11 @@ fn router(shared: Arc<Shared>) -> Router {
 
 /// Lets in whoever has a token, and writes down who asked for what.
 async fn admit(State(api): Asked, mut request: Request, next: Next) -> Response {
-    let what = request.uri().path_and_query().map_or("", |what| what.as_str()).to_owned();
+    let what = request
+        .uri()
+        .path_and_query()
+        .map_or("", |what| what.as_str())
+        .to_owned();
     let header = request.headers().get(header::AUTHORIZATION);
     let header = header.map(|value| value.to_str().unwrap_or_default());
     let caller = api.shared.access.identify(header, &[], Role::Admin);
@@ -152,7 +163,9 @@ fn may_read(caller: &Caller, namespace: Option<&str>) -> Result<(), Problem> {
     }
     let name = &caller.name;
     let text = match (&caller.namespaces, caller.role) {
-        (_, Role::Agent) => format!("{name:?} is an agent's token: agents report, they read nothing"),
+        (_, Role::Agent) => {
+            format!("{name:?} is an agent's token: agents report, they read nothing")
+        }
         (Some(own), _) => format!(
             "{name:?} may read the namespaces {} only: ask with namespace=NAME",
             own.join(", ")
@@ -180,7 +193,9 @@ impl Api {
             drop(turn);
             body
         });
-        let body = computed.await.map_err(|error| Problem::internal(&error.into()))?;
+        let body = computed
+            .await
+            .map_err(|error| Problem::internal(&error.into()))?;
         Ok(Answer {
             content_type,
             body: body.map_err(|error| Problem::internal(&error))?,
@@ -245,7 +260,10 @@ async fn containers(
 async fn agents(State(api): Asked, Extension(caller): Asking) -> Result<Answer, Problem> {
     may_read(&caller, None)?;
     api.answer(JSON, |shared| {
-        Ok(serde_json::to_vec_pretty(&AgentsDocument::new(shared, now()))?)
+        Ok(serde_json::to_vec_pretty(&AgentsDocument::new(
+            shared,
+            now(),
+        ))?)
     })
     .await
 }

@@ -33,7 +33,11 @@ pub(super) struct Line<'a> {
 impl Audit {
     /// Opens a file to append to, made readable by its owner only.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        let opened = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path);
         let file = opened.with_context(|| format!("cannot write to {}", path.display()))?;
         Ok(Self { file })
     }
@@ -46,11 +50,16 @@ impl Audit {
             #[serde(flatten)]
             line: &'a Line<'a>,
         }
-        let timed = Timed { time: rfc3339(now()), line };
-        let written = serde_json::to_vec(&timed).map_err(Into::into).and_then(|mut text| {
-            text.push(b'\n');
-            (&self.file).write_all(&text)
-        });
+        let timed = Timed {
+            time: rfc3339(now()),
+            line,
+        };
+        let written = serde_json::to_vec(&timed)
+            .map_err(Into::into)
+            .and_then(|mut text| {
+                text.push(b'\n');
+                (&self.file).write_all(&text)
+            });
         if let Err(error) = written {
             tracing::error!(?line, "cannot write to the audit log: {error}");
         }

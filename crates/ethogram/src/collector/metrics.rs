@@ -58,8 +58,12 @@ fn add_agents(registry: &mut Registry, shared: &Shared, now: Timestamp) {
     let [batches, rows, removed, throttled] = &counters;
     let refused = Family::<ByNodeAndReason, Counter>::default();
     for state in shared.agents.states() {
-        let node = ByNode { node: state.node.clone() };
-        connected.get_or_create(&node).set(i64::from(state.streams > 0));
+        let node = ByNode {
+            node: state.node.clone(),
+        };
+        connected
+            .get_or_create(&node)
+            .set(i64::from(state.streams > 0));
         if let Some(seconds) = lag_s(&state, now) {
             lag.get_or_create(&node).set(seconds);
         }
@@ -71,7 +75,10 @@ fn add_agents(registry: &mut Registry, shared: &Shared, now: Timestamp) {
         removed.get_or_create(&node).inc_by(state.removed_unsent);
         throttled.get_or_create(&node).inc_by(state.throttled_ms);
         for (reason, count) in state.refused {
-            let label = ByNodeAndReason { node: node.node.clone(), reason };
+            let label = ByNodeAndReason {
+                node: node.node.clone(),
+                reason,
+            };
             refused.get_or_create(&label).inc_by(count);
         }
     }
@@ -79,8 +86,16 @@ fn add_agents(registry: &mut Registry, shared: &Shared, now: Timestamp) {
     for (reason, count) in shared.agents.refused_streams() {
         streams.get_or_create(&ByReason { reason }).inc_by(count);
     }
-    registry.register("agent_connected", "Whether an agent's stream is open", connected);
-    registry.register("agent_lag_seconds", "Since an agent had told all it knew", lag);
+    registry.register(
+        "agent_connected",
+        "Whether an agent's stream is open",
+        connected,
+    );
+    registry.register(
+        "agent_lag_seconds",
+        "Since an agent had told all it knew",
+        lag,
+    );
     let help = "How far an agent's clock is behind the collector's";
     registry.register("agent_clock_behind_seconds", help, clock);
     let [batches, rows, removed, throttled] = counters;

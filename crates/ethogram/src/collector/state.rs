@@ -56,7 +56,9 @@ pub(super) fn seconds(ns: i64) -> f64 {
 
 /// How long ago an agent had told all it knew.
 pub(super) fn lag_s(state: &AgentState, now: Timestamp) -> Option<f64> {
-    state.caught_up.map(|time| seconds(now.0.saturating_sub(time.0)))
+    state
+        .caught_up
+        .map(|time| seconds(now.0.saturating_sub(time.0)))
 }
 
 impl AgentsDocument {
