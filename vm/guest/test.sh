@@ -4,7 +4,7 @@
 set -u
 expectation=$1
 lsm=$2
-operations=20000
+operations=5000
 failures=0
 
 check() {
@@ -43,10 +43,11 @@ has_smoke_rows() {
     check 'a port was listened on' row bind :: TCPv6,4000,,,,listen,,Allow,1,
 }
 
+# records_truth HOOKS
 records_truth() {
-    ethogram record -q -o /data/truth.db --fold none -- \
-        actor --seed 1 --ops $operations --dir /data/t --truth /data/truth.jsonl &&
-        ethogram summary --db /data/truth.db -o json --fold none \
+    ethogram record -q --hooks "$1" -o "/data/$1.db" --fold none -- \
+        actor --seed 1 --ops $operations --dir "/data/$1" --truth /data/truth.jsonl &&
+        ethogram summary --db "/data/$1.db" -o json --fold none \
             --status allow,deny,audit,failed >/tmp/truth.json &&
         truth-compare --truth /data/truth.jsonl --summary /tmp/truth.json
 }
@@ -78,5 +79,8 @@ has_smoke_rows
 if [ $failures != $before ]; then
     cat /tmp/smoke.csv
 fi
-check "the summary of $operations operations equals their truth" records_truth
+for hooks in tracepoint trampoline; do
+    check "the summary of $operations operations by $hooks hooks equals their truth" \
+        records_truth $hooks
+done
 exit $failures

@@ -188,6 +188,7 @@ fn start_watch(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<
         track_unknown: true,
         v1_controller: v1_controller(&hierarchies),
         watch_self: false,
+        hooks: settings.hooks,
     };
     let identity = ethogram_identity::Options {
         scope: Scope::Machine {

@@ -173,6 +173,13 @@ pub(crate) struct LimitArgs {
     /// Size of the ring buffer for new names, in KiB; a power of two
     #[arg(long, value_name = "KIB", default_value_t = ethogram_sensor::Limits::default().ring_bytes / 1024, value_parser = parse_ring_kib)]
     pub(crate) ring_kib: u32,
+    /// By which hooks to watch; trampolines take longer to attach and cost less (auto: where they load)
+    #[arg(
+        long,
+        value_name = "auto|tracepoint|trampoline",
+        default_value = "tracepoint"
+    )]
+    pub(crate) hooks: ethogram_sensor::HookChoice,
 }
 
 impl LimitArgs {

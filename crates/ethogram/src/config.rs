@@ -13,6 +13,8 @@ use clap::{Args, ValueEnum};
 use ethogram_identity::{RuntimeEndpoint, facts::Source};
 use serde::{Deserialize, Deserializer, de};
 
+use ethogram_sensor::HookChoice;
+
 use crate::args::{parse_behaviours, parse_duration, parse_ring_kib};
 
 /// Where an agent keeps its store, unless told otherwise.
@@ -109,6 +111,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "KIB", env = "ETHOGRAM_RING_KIB", value_parser = parse_ring_kib)]
     #[serde(deserialize_with = "ring_kib")]
     pub(crate) ring_kib: Option<u32>,
+    /// By which hooks to watch [default: auto, i.e. trampolines where they load and fire]
+    #[arg(
+        long,
+        value_name = "auto|tracepoint|trampoline",
+        env = "ETHOGRAM_HOOKS"
+    )]
+    #[serde(deserialize_with = "hooks")]
+    pub(crate) hooks: Option<HookChoice>,
     /// How log lines look [default: text]
     #[arg(long, value_name = "FORMAT", env = "ETHOGRAM_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
@@ -139,6 +149,10 @@ fn behaviours<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Erro
 
 fn ring_kib<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     checked(from, parse_ring_kib)
+}
+
+fn hooks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<HookChoice>, D::Error> {
+    checked(from, str::parse)
 }
 
 /// A value of the file, as text or number, checked as the flag's value is.
@@ -190,6 +204,7 @@ pub(crate) struct Settings {
     pub(crate) collector: Option<Collector>,
     pub(crate) retention: ethogram_store::Limits,
     pub(crate) limits: ethogram_sensor::Limits,
+    pub(crate) hooks: HookChoice,
     pub(crate) log_format: LogFormat,
 }
 
@@ -244,6 +259,7 @@ impl Options {
             retention_size: self.retention_size.or(other.retention_size),
             behaviours_max: self.behaviours_max.or(other.behaviours_max),
             ring_kib: self.ring_kib.or(other.ring_kib),
+            hooks: self.hooks.or(other.hooks),
             log_format: self.log_format.or(other.log_format),
         }
     }
@@ -270,6 +286,7 @@ impl Options {
                 age_max: Some(self.retention_age.unwrap_or(RETENTION_AGE)),
                 bytes_max: Some(self.retention_size.unwrap_or(RETENTION_BYTES)),
             },
+            hooks: self.hooks.unwrap_or_default(),
             limits: ethogram_sensor::Limits {
                 behaviours_max: self.behaviours_max.unwrap_or(default.behaviours_max),
                 ring_bytes: self.ring_kib.map_or(default.ring_bytes, |kib| kib * 1024),
@@ -401,6 +418,7 @@ mod tests {
             retention-size = "2GiB"
             behaviours-max = 8
             ring-kib = 64
+            hooks = "tracepoint"
             log-format = "json"
         "#;
         let from_file = settings(Options::default(), file).unwrap();
@@ -433,6 +451,7 @@ mod tests {
                     age_max: Some(Duration::from_secs(43_200)),
                     bytes_max: Some(2 << 30),
                 },
+                hooks: HookChoice::Tracepoint,
                 limits: ethogram_sensor::Limits {
                     behaviours_max: 8,
                     ring_bytes: 65_536

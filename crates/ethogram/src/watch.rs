@@ -14,7 +14,7 @@ use ethogram_model::{
     Behaviour, BootId, Container, ContainerKey, Loss, LossReason, Name, Observation, Run, Tally,
     Timestamp,
 };
-use ethogram_sensor::{CgroupChange, Change, Sensor, Update, V1Controller};
+use ethogram_sensor::{CgroupChange, Change, HookSet, Sensor, Update, V1Controller};
 use ethogram_store::Report;
 use tokio::runtime::Handle;
 
@@ -72,13 +72,13 @@ pub(crate) fn v1_controller(hierarchies: &Hierarchies) -> Option<V1Controller> {
 }
 
 /// A run that begins now.
-fn new_run(boot: BootId, node: String) -> Run {
+fn new_run(boot: BootId, node: String, hooks: HookSet) -> Run {
     let started = now();
     Run {
         id: format!("{}-{}-{}", boot.as_str(), std::process::id(), started.0),
         boot,
         node,
-        hooks: "tracepoint".to_owned(),
+        hooks: hooks.as_str().to_owned(),
         started,
         last_alive: started,
         ended_cleanly: false,
@@ -99,7 +99,7 @@ impl Watch {
             ..identity
         };
         let sensor = Sensor::start(sensor)?;
-        let run = new_run(host::boot()?, node);
+        let run = new_run(host::boot()?, node, sensor.hook_set());
         let identity = Identity::start(identity, runtime, now())?;
         let mut watch = Self {
             sensor,

@@ -167,6 +167,8 @@ struct call_rule {
 	u16 access2;       /* CALL_TWO_PATHS: of the second path */
 	u8 empty_path_arg; /* argument with AT_EMPTY_PATH flags, 0 if the call has none */
 	u8 flags_arg;      /* CALL_TWO_PATHS: argument with RENAME_EXCHANGE, 0 if none */
+	u8 refusals_only;  /* success is seen below the system call, with the name resolved */
+	u8 unused;
 };
 
 /* What user space decided about a cgroup. */

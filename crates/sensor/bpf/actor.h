@@ -135,3 +135,8 @@ static __always_inline struct actor *actor_of(struct task_struct *task)
 		actor_refresh(actor, task);
 	return actor->cgroup ? actor : NULL;
 }
+
+static __noinline struct actor *actor_of_current(void)
+{
+	return actor_of(bpf_get_current_task_btf());
+}

@@ -168,13 +168,15 @@ extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak; /* sinc
 #define CAST(type, pointer)                                                                        \
 	((type *)(have_cast ? bpf_rdonly_cast((void *)(pointer), bpf_core_type_id_kernel(type))    \
 			    : (void *)(pointer)))
+/* The pointer goes through a local: else an access to our own struct were relocated as well. */
 #define GET(pointer, field)                                                                        \
 	({                                                                                         \
-		typeof((pointer)->field) value_;                                                   \
+		typeof(pointer) pointer_ = (pointer);                                              \
+		typeof(pointer_->field) value_;                                                    \
 		if (have_cast)                                                                     \
-			value_ = (pointer)->field;                                                 \
+			value_ = pointer_->field;                                                  \
 		else                                                                               \
-			value_ = BPF_CORE_READ(pointer, field);                                    \
+			value_ = BPF_CORE_READ(pointer_, field);                                   \
 		value_;                                                                            \
 	})
 
@@ -306,12 +308,18 @@ static __noinline int count_first(struct scratch *s)
 	return 0;
 }
 
+/* The record of s->record.key, which was built in place. */
+static __always_inline void begin_here(struct scratch *s, u64 now, struct task_struct *task)
+{
+	s->record.time_ns = now;
+	s->record.pid = BPF_CORE_READ(task, tgid);
+}
+
 static __always_inline void begin(struct scratch *s, const struct behaviour_key *key, u64 now,
 				  struct task_struct *task)
 {
 	s->record.key = *key;
-	s->record.time_ns = now;
-	s->record.pid = BPF_CORE_READ(task, tgid);
+	begin_here(s, now, task);
 }
 
 /* Counts a behaviour whose key says it all: network, capability, system call. */

@@ -13,11 +13,11 @@ static __always_inline void key_of(struct behaviour_key *key, const struct actor
 	key->status = status;
 }
 
-/* Counts a use of a file the kernel holds open. */
-static __always_inline void count_file(const struct actor *actor, struct file *file, u16 access,
-				       struct task_struct *task)
+/* Counts a use of the file at (mnt, dentry), which is known by `id`. */
+static __always_inline void count_path(const struct actor *actor, const struct file_id *what,
+				       void *mnt, void *dentry, u16 access, struct task_struct *task)
 {
-	struct file_id id = file_id_of(file, task);
+	struct file_id id = *what;
 	u64 now = bpf_ktime_get_boot_ns();
 	struct behaviour_key key;
 	struct scratch *s;
@@ -36,9 +36,19 @@ static __always_inline void count_file(const struct actor *actor, struct file *f
 		return;
 	}
 	begin(s, &key, now, task);
-	file_path_into(s, file, task);
+	path_into(s, mnt, dentry, task);
 	count_first(s);
 	scratch_put(s);
+}
+
+/* Counts a use of a file the kernel holds open. */
+static __always_inline void count_file(const struct actor *actor, struct file *file, u16 access,
+				       struct task_struct *task)
+{
+	struct file_id id = file_id_of(file, task);
+
+	count_path(actor, &id, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry),
+		   access, task);
 }
 
 static __always_inline u16 opened_access(struct file *any_file)
@@ -115,6 +125,8 @@ struct requested {
 	int dirfd;
 	const void *string;
 	bool user; /* the string is in user memory */
+	/* The directory, where the kernel has resolved it: then the string is a name in it. */
+	void *mnt, *dentry;
 };
 
 static __noinline int count_requested(struct actor *actor, struct requested *what)
@@ -123,7 +135,7 @@ static __noinline int count_requested(struct actor *actor, struct requested *wha
 	u64 now = bpf_ktime_get_boot_ns();
 	struct dentry *dentry = NULL;
 	struct vfsmount *mnt = NULL;
-	struct behaviour_key key;
+	struct behaviour_key *key;
 	struct scratch *s;
 
 	if (!actor || !what)
@@ -133,21 +145,25 @@ static __noinline int count_requested(struct actor *actor, struct requested *wha
 		lose(actor->cgroup, LOSS_RING_FULL);
 		return 0;
 	}
-	key_of(&key, actor, what->kind, what->status);
-	key.access = what->access | ACCESS_REQUESTED;
-	key.id[3] = requested_into(s, what->string, what->user);
-	if (!key.id[3])
+	key = &s->record.key; /* in place: the stack is short on kernels before 6.13 */
+	key_of(key, actor, what->kind, what->status);
+	key->access = what->access | (what->mnt ? 0 : ACCESS_REQUESTED);
+	key->id[3] = requested_into(s, what->string, what->user);
+	if (!key->id[3])
 		goto lost;
 	if (s->extra[0] != '/') {
-		base_of(task, what->dirfd, &mnt, &dentry);
+		mnt = what->mnt;
+		dentry = what->dentry;
+		if (!mnt)
+			base_of(task, what->dirfd, &mnt, &dentry);
 		if (!mnt)
 			goto lost;
-		key.id[1] = (u64)dentry;
-		key.id[0] = mount_id(CAST(struct vfsmount, mnt));
-		key.id[2] = chain_of(mnt, dentry, task);
+		key->id[1] = (u64)dentry;
+		key->id[0] = mount_id(CAST(struct vfsmount, mnt));
+		key->id[2] = chain_of(mnt, dentry, task);
 	}
-	if (!count_known(&key, now)) {
-		begin(s, &key, now, task);
+	if (!count_known(key, now)) {
+		begin_here(s, now, task);
 		if (mnt)
 			path_into(s, mnt, dentry, task);
 		count_first(s);

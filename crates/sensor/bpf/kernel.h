@@ -39,6 +39,7 @@ enum { BPF_F_NO_PREALLOC = 1, BPF_F_MMAPABLE = 1024 };
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_STACK = 23,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -95,6 +96,16 @@ struct file {
 	struct path f_path;
 	struct inode *f_inode;
 	void *private_data;
+};
+struct filename {
+	const char *name;
+};
+struct open_flags {
+	int open_flag;
+};
+struct renamedata {
+	struct dentry *old_dentry;
+	unsigned int flags;
 };
 struct fs_struct {
 	struct path root, pwd;
@@ -248,13 +259,18 @@ struct user_msghdr {
 	u64 msg_iov, msg_iovlen, msg_control, msg_controllen;
 	u32 msg_flags, pad2;
 };
+/* What comes first in it. */
+struct user_msghdr_name {
+	u64 msg_name;
+	s32 msg_namelen, pad;
+};
 struct user_mmsghdr {
 	struct user_msghdr msg_hdr;
 	u32 msg_len, pad;
 };
 struct sockaddr_any {
 	u16 family;
-	u8 data[126]; /* room for sockaddr_un, the largest */
+	u8 data[26]; /* room for sockaddr_in6; unix names are read apart */
 };
 
 #define S_IFMT 0170000

@@ -103,33 +103,49 @@ static __always_inline void local_end(struct end *end, struct sock *sk)
 	end->port = has_explicit_port(sk) ? BPF_CORE_READ(sk, __sk_common.skc_num) : 0;
 }
 
-/* An address as the program wrote it, from user memory. False: none of ours, or unreadable. */
-static __always_inline bool requested_end(struct end *end, const struct sockaddr_any *address)
+/*
+ * An address as the program wrote it, from user memory. False: none of ours, or unreadable.
+ * A function of its own, so that the buffer is not on the stack of what is called next.
+ */
+static __noinline bool requested_end(struct end *end, const void *user_address, u32 bytes)
 {
-	switch (address->family) {
+	struct sockaddr_any address = {};
+
+	if (bytes > sizeof(address))
+		bytes = sizeof(address);
+	if (bytes < sizeof(u16) || bpf_probe_read_user(&address, bytes, user_address))
+		return false;
+	switch (address.family) {
 	case AF_INET:
-		end_v4(end, *(__be32 *)(address->data + 2), *(__be16 *)address->data);
+		end_v4(end, *(__be32 *)(address.data + 2), *(__be16 *)address.data);
 		return true;
 	case AF_INET6:
-		__builtin_memcpy(end->address, address->data + 6, 16);
-		end->port = swap16(*(__be16 *)address->data);
+		__builtin_memcpy(end->address, address.data + 6, 16);
+		end->port = swap16(*(__be16 *)address.data);
 		return true;
 	}
 	return false;
 }
 
-static __always_inline void count_end(const struct actor *actor, u8 kind, u8 status, u8 protocol,
-				      const struct end *end, u16 access, struct task_struct *task)
+/* Everything but the end, in one argument: a function of its own, so that the stack holds one key. */
+static __noinline int count_end_how(const struct actor *actor, u64 how, const struct end *end)
 {
 	struct behaviour_key key;
 
-	key_of(&key, actor, kind, status);
-	key.protocol = protocol;
-	key.access = access;
+	key_of(&key, actor, how & 0xff, how >> 8 & 0xff);
+	key.protocol = how >> 16 & 0xff;
+	key.access = how >> 32 & 0xffff;
 	key.id[0] = end->address[0];
 	key.id[1] = end->address[1];
 	key.port = end->port;
-	count_plain(&key, task);
+	count_plain(&key, bpf_get_current_task_btf());
+	return 0;
+}
+
+static __always_inline void count_end(const struct actor *actor, u8 kind, u8 status, u8 protocol,
+				      const struct end *end, u16 access, struct task_struct *task)
+{
+	count_end_how(actor, kind | status << 8 | protocol << 16 | (u64)access << 32, end);
 }
 
 /* Families that say it all with a number: netlink's protocol, any other's family. */
@@ -143,6 +159,7 @@ static __always_inline void count_number(const struct actor *actor, u8 kind, u8 
 
 /* ---- unix sockets: a name of up to 108 bytes ---- */
 #define UNIX_NAME_BYTES_MAX 108
+#define SOCKADDR_UN_BYTES (UNIX_NAME_BYTES_MAX + sizeof(u16))
 
 struct unix_name {
 	const void *string; /* NULL: unnamed */
@@ -192,7 +209,7 @@ static __noinline int count_unix(struct actor *actor, u32 how, struct unix_name 
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u64 now = bpf_ktime_get_boot_ns();
-	struct behaviour_key key;
+	struct behaviour_key *key;
 	struct scratch *s;
 	bool relative;
 	u32 bytes;
@@ -204,9 +221,10 @@ static __noinline int count_unix(struct actor *actor, u32 how, struct unix_name 
 		lose(actor->cgroup, LOSS_RING_FULL);
 		return 0;
 	}
-	key_of(&key, actor, how & 0xff, how >> 8 & 0xff);
-	key.access = how >> 16;
-	key.protocol = PROTOCOL_UNIX;
+	key = &s->record.key; /* in place: the stack is short on kernels before 6.13 */
+	key_of(key, actor, how & 0xff, how >> 8 & 0xff);
+	key->access = how >> 16;
+	key->protocol = PROTOCOL_UNIX;
 	bytes = name->string ? name->bytes : 0;
 	if (bytes > UNIX_NAME_BYTES_MAX)
 		bytes = UNIX_NAME_BYTES_MAX;
@@ -218,16 +236,16 @@ static __noinline int count_unix(struct actor *actor, u32 how, struct unix_name 
 	}
 	s->extra_bytes = bytes;
 	unix_name_trim(s);
-	key.id[0] = extra_hash(s);
-	key.id[1] = s->extra_bytes;
+	key->id[0] = extra_hash(s);
+	key->id[1] = s->extra_bytes;
 	relative = s->extra_bytes && s->extra[0] && s->extra[0] != '/' && name->mnt;
 	if (relative) {
-		key.id[2] = chain_of(name->mnt, name->dentry, task);
-		key.id[3] = (u64)name->dentry;
-		key.access |= name->user ? ACCESS_REQUESTED : 0;
+		key->id[2] = chain_of(name->mnt, name->dentry, task);
+		key->id[3] = (u64)name->dentry;
+		key->access |= name->user ? ACCESS_REQUESTED : 0;
 	}
-	if (!count_known(&key, now)) {
-		begin(s, &key, now, task);
+	if (!count_known(key, now)) {
+		begin_here(s, now, task);
 		if (relative)
 			path_into(s, name->mnt, name->dentry, task);
 		count_first(s);
@@ -252,15 +270,19 @@ static __always_inline void count_requested_end(struct actor *actor, u8 kind, lo
 						u8 protocol, const void *user_address, u32 bytes,
 						struct task_struct *task)
 {
-	struct sockaddr_any address = {};
 	struct end end = {};
 
-	if (bytes > sizeof(address))
-		bytes = sizeof(address);
-	if (bytes < sizeof(u16) || bpf_probe_read_user(&address, bytes, user_address))
-		return; /* the kernel could not read it either: no address, no behaviour */
 	if (protocol == PROTOCOL_UNIX) {
 		struct fs_struct *fs = BPF_CORE_READ(task, fs);
+		u16 family = 0;
+
+		if (bytes > SOCKADDR_UN_BYTES)
+			bytes = SOCKADDR_UN_BYTES;
+		/* If the kernel could not read it either: no address, no behaviour. */
+		if (bytes <= sizeof(family) ||
+		    bpf_probe_read_user(&family, sizeof(family), user_address) || family != AF_UNIX)
+			return;
+
 		struct unix_name name = {
 			.string = (void *)user_address + sizeof(u16),
 			.bytes = bytes - sizeof(u16),
@@ -269,9 +291,8 @@ static __always_inline void count_requested_end(struct actor *actor, u8 kind, lo
 			.dentry = BPF_CORE_READ(fs, pwd.dentry),
 		};
 
-		if (address.family == AF_UNIX && bytes > sizeof(u16))
-			count_unix(actor, HOW(kind, status_of(error), 0), &name);
-	} else if (is_inet(protocol) && requested_end(&end, &address)) {
+		count_unix(actor, HOW(kind, status_of(error), 0), &name);
+	} else if (is_inet(protocol) && requested_end(&end, user_address, bytes)) {
 		count_end(actor, kind, status_of(error), protocol, &end, 0, task);
 	}
 }
@@ -356,7 +377,6 @@ static __always_inline void datagram(struct actor *actor, struct sock *sk, u8 ki
 				     const void *user_address, u32 bytes, struct task_struct *task)
 {
 	u8 protocol = sock_protocol(sk), status = status_of(error);
-	struct sockaddr_any address = {};
 	struct end end = {};
 
 	if (protocol == PROTOCOL_UNIX) {
@@ -379,10 +399,7 @@ static __always_inline void datagram(struct actor *actor, struct sock *sk, u8 ki
 		if (!has_explicit_port(sk) || BPF_CORE_READ(sk, __sk_common.skc_dport))
 			return;
 	}
-	if (bytes > sizeof(address))
-		bytes = sizeof(address);
-	if (bytes < sizeof(u16) || bpf_probe_read_user(&address, bytes, user_address) ||
-	    !requested_end(&end, &address))
+	if (!requested_end(&end, user_address, bytes))
 		return;
 	if (kind == KIND_INGRESS)
 		end.port = BPF_CORE_READ(sk, __sk_common.skc_num);

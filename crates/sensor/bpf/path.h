@@ -109,14 +109,6 @@ static long identity_step_deep(u32 index, struct walk *w)
 	return 0;
 }
 
-static __noinline u64 identity_rest(struct walk *w)
-{
-	if (!w)
-		return 0;
-	bpf_loop(STEPS_MAX, identity_step_deep, w, 0);
-	return w->hash;
-}
-
 /* Hash of all that the path of (mnt, dentry) depends on, seen from a task's root. */
 static __always_inline u64 chain_walk(struct vfsmount *mnt, struct dentry *dentry,
 				      struct fs_struct *fs)
@@ -127,13 +119,17 @@ static __always_inline u64 chain_walk(struct vfsmount *mnt, struct dentry *dentr
 		.root_dentry = CAST(struct dentry, GET(fs, root.dentry)),
 		.root_mnt = CAST(struct vfsmount, GET(fs, root.mnt)),
 	};
+	int i = 0;
 
-	for (int i = 0; i < STEPS_INLINE && !w.done; i++)
+	/* Tested at the end: older kernels' verifier takes no loop that is entered in its middle. */
+	do
 		identity_step(&w);
+	while (!w.done && ++i < STEPS_INLINE);
 	if (!w.done) {
 		struct walk rest = w;
 
-		w.hash = identity_rest(&rest);
+		bpf_loop(STEPS_MAX, identity_step_deep, &rest, 0);
+		w.hash = rest.hash;
 	}
 	w.hash = mix(w.hash, DISTANCE(w.root_dentry, GET(w.root_mnt, mnt_root)));
 	return mix(w.hash, mount_id(w.root_mnt));
@@ -167,13 +163,12 @@ static __always_inline bool is_upper(struct inode *inode)
 	return BPF_CORE_READ(ovl, __upperdentry) != NULL;
 }
 
-/* Identity of an open file, by the addresses of the file and of a task's fs_struct. Global, as above. */
-__noinline int file_identity(u64 file_address, u64 fs_address, struct file_id *id)
+/* Identity of what is at (mnt, dentry), by the addresses of both and of a task's fs_struct. Global, as above. */
+__noinline int path_identity(u64 mnt_address, u64 dentry_address, u64 fs_address, struct file_id *id)
 {
-	struct file *file = CAST(struct file, file_address);
-	struct vfsmount *mnt = CAST(struct vfsmount, GET(file, f_path.mnt));
-	struct dentry *dentry = CAST(struct dentry, GET(file, f_path.dentry));
-	struct inode *inode = CAST(struct inode, GET(file, f_inode));
+	struct vfsmount *mnt = CAST(struct vfsmount, mnt_address);
+	struct dentry *dentry = CAST(struct dentry, dentry_address);
+	struct inode *inode = CAST(struct inode, GET(dentry, d_inode));
 	struct dentry *mnt_root = GET(mnt, mnt_root);
 
 	if (!id)
@@ -190,7 +185,8 @@ static __always_inline struct file_id file_id_of(struct file *file, struct task_
 {
 	struct file_id id = {};
 
-	file_identity((u64)file, (u64)BPF_CORE_READ(task, fs), &id);
+	path_identity((u64)BPF_CORE_READ(file, f_path.mnt), (u64)BPF_CORE_READ(file, f_path.dentry),
+		      (u64)BPF_CORE_READ(task, fs), &id);
 	return id;
 }
 

@@ -2,9 +2,10 @@
 /*
  * The kernel half of the sensor, one object so that all programs share their maps without
  * pinning. What a behaviour is stands in the file of its kind; by which hook it is seen in
- * tracepoints.h; user space loads the programs it chose.
+ * tracepoints.h and trampolines.h; user space loads the programs it chose.
  */
 #include "tracepoints.h"
+#include "trampolines.h"
 #include "cgroups.h"
 #include "lookback.h"
 

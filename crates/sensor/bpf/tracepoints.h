@@ -3,6 +3,7 @@
  * Tracepoint hooks: what loads on every kernel with BTF, without BPF trampolines. The
  * outcome of a system call is known at sys_exit, where its arguments still are, so no
  * sys_enter is needed: half the price for every unrelated system call of the machine.
+ * What a call means does not depend on the tracepoint: trampolines.h uses it as well.
  */
 #pragma once
 #include "process.h"
@@ -122,19 +123,21 @@ static __always_inline u64 open_flags(const struct call *call)
 	return flags;
 }
 
-/* The access that an open asked for. */
-static __always_inline u16 asked_access(const struct call *call, u64 flags)
+/* The access that flags of an open ask for. */
+static __always_inline u16 access_by(u64 flags)
 {
-	u16 access = call->rule.access;
+	u16 access = (flags & O_ACCMODE) == 1 ? ACCESS_WRITE : ACCESS_READ;
 
-	if (access)
-		return access;
-	access = (flags & O_ACCMODE) == 1 ? ACCESS_WRITE : ACCESS_READ;
 	if ((flags & O_ACCMODE) >= 2 || flags & O_TRUNC)
 		access |= ACCESS_WRITE;
 	if (flags & O_CREAT)
 		access |= ACCESS_CREATE;
 	return access;
+}
+
+static __always_inline u16 asked_access(const struct call *call, u64 flags)
+{
+	return call->rule.access ? call->rule.access : access_by(flags);
 }
 
 static __always_inline void opened(struct actor *actor, const struct call *call,
@@ -169,7 +172,7 @@ static __always_inline void changed_path(struct actor *actor, const struct call 
 {
 	u8 flags_arg = call->rule.empty_path_arg;
 
-	if (call->ret && !is_denied(call->ret))
+	if (call->ret ? !is_denied(call->ret) : call->rule.refusals_only)
 		return;
 	if (flags_arg && call_arg(call, flags_arg) & AT_EMPTY_PATH &&
 	    is_empty_string((void *)call->args[1])) {
@@ -195,7 +198,7 @@ static __always_inline void changed_two_paths(struct actor *actor, const struct 
 		.user = true,
 	};
 
-	if (call->ret && !is_denied(call->ret))
+	if (call->ret ? !is_denied(call->ret) : call->rule.refusals_only)
 		return;
 	count_requested(actor, &what);
 	what.access = call->rule.access2;
@@ -279,7 +282,7 @@ static __always_inline void on_datagram(struct actor *actor, const struct call *
 static __always_inline void message(struct actor *actor, struct sock *sk, const struct call *call,
 				    const void *header, struct task_struct *task)
 {
-	struct user_msghdr msg;
+	struct user_msghdr_name msg;
 
 	if (bpf_probe_read_user(&msg, sizeof(msg), header) || !msg.msg_name)
 		return;
@@ -327,14 +330,11 @@ static __always_inline void on_messages(struct actor *actor, const struct call *
 }
 
 /* ---- dispatch: one function per family, so that each is verified by itself ---- */
-static __noinline int call_on_file(struct call *call)
+static __noinline int call_on_file(struct actor *actor, struct call *call)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct actor *actor = actor_of(task);
 	struct file *file;
 
-	if (!actor)
-		return 0;
 	switch (call->rule.op) {
 	case CALL_OPEN:
 		opened(actor, call, task);
@@ -357,13 +357,10 @@ static __noinline int call_on_file(struct call *call)
 	return 0;
 }
 
-static __noinline int call_on_socket(struct call *call)
+static __noinline int call_on_socket(struct actor *actor, struct call *call)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct actor *actor = actor_of(task);
 
-	if (!actor)
-		return 0;
 	switch (call->rule.op) {
 	case CALL_CONNECT:
 		on_connect(actor, call, task);
@@ -383,16 +380,20 @@ static __noinline int call_on_socket(struct call *call)
 	case CALL_RECVMSG:
 		on_message(actor, call, task);
 		break;
-	case CALL_SENDMMSG:
-	case CALL_RECVMMSG:
-		on_messages(actor, call, task);
-		break;
 	}
 	return 0;
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
+static __noinline int call_is_sensitive(struct actor *actor, struct call *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	count_number_of(actor, KIND_SYSCALL, status_of(call->ret), call->rule.access, task);
+	return 0;
+}
+
+/* A system call has its outcome. */
+static __always_inline int call_exited(struct pt_regs *regs, long ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	long number = call_number(regs);
@@ -419,19 +420,32 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	case CALL_EXEC:
 		if (!is_denied(ret))
 			return 0;
-		/* fallthrough */
+		break;
+	}
+	actor = actor_of_current();
+	if (!actor)
+		return 0;
+	switch (call.rule.op) {
+	case CALL_EXEC:
 	case CALL_OPEN:
 	case CALL_PATH:
 	case CALL_TWO_PATHS:
 	case CALL_FD_ATTR:
-		return call_on_file(&call);
+		return call_on_file(actor, &call);
 	case CALL_SENSITIVE:
-		actor = actor_of(task);
-		if (actor)
-			count_number_of(actor, KIND_SYSCALL, status_of(ret), call.rule.access, task);
+		return call_is_sensitive(actor, &call);
+	case CALL_SENDMMSG:
+	case CALL_RECVMMSG:
+		on_messages(actor, &call, task);
 		return 0;
 	}
-	return call_on_socket(&call);
+	return call_on_socket(actor, &call);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
+{
+	return call_exited(regs, ret);
 }
 
 /* ---- processes ---- */
@@ -441,6 +455,20 @@ SEC("tp_btf/sched_prepare_exec")
 int BPF_PROG(on_prepare_exec, struct task_struct *task)
 {
 	actor_of(bpf_get_current_task_btf());
+	return 0;
+}
+
+/* On kernels without it: whoever is made starts as what made it, known or not. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	struct actor *actor = actor_of(bpf_get_current_task_btf()), *copy;
+
+	if (!actor)
+		return 0;
+	copy = bpf_task_storage_get(&actors, child, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (copy)
+		*copy = *actor;
 	return 0;
 }
 

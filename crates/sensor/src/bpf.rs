@@ -2,6 +2,8 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
+    ffi::OsStr,
     io::Read,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -12,13 +14,15 @@ use std::{
 };
 
 use libbpf_rs::{
-    Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder, libbpf_sys,
+    Iter, Link, MapCore, MapFlags, Program, ProgramAttachType, RingBuffer, RingBufferBuilder,
+    libbpf_sys,
     skel::{OpenSkel, Skel, SkelBuilder},
 };
 use rustix::mm::{MapFlags as MmapFlags, ProtFlags, mmap, munmap};
 
 use crate::{
     SensorError, calls,
+    hooks::{HookChoice, HookSet, Plan, Symbols},
     sensor::{HookStatus, Options},
 };
 
@@ -61,23 +65,39 @@ pub(crate) struct Kernel {
     links: Vec<Link>,
     skeleton: SensorSkel<'static>,
     hooks: Vec<HookStatus>,
+    hook_set: HookSet,
 }
 
 impl Kernel {
-    /// Loads the programs and attaches them.
+    /// Loads the programs and attaches them: those of the set that was chosen.
     pub(crate) fn load(options: &Options) -> Result<Self, SensorError> {
         if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
             return Err(SensorError::NoBtf);
         }
         libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, log_libbpf)));
-        // The skeleton borrows its object for as long as it lives: for good, once per sensor.
+        let symbols = Symbols::read()?;
+        symbols.check()?;
+        let trampolines = || Self::load_plan(options, &Plan::trampolines(&symbols)?);
+        let tracepoints = || Self::load_plan(options, &Plan::tracepoints(&symbols));
+        match options.hooks {
+            HookChoice::Tracepoint => tracepoints(),
+            HookChoice::Trampoline => trampolines(),
+            HookChoice::Auto => trampolines().or_else(|why| {
+                tracing::debug!("no trampolines here, so tracepoints: {why}");
+                tracepoints()
+            }),
+        }
+    }
+
+    fn load_plan(options: &Options, plan: &Plan) -> Result<Self, SensorError> {
+        // The skeleton borrows its object for as long as it lives: for good, once per set tried.
         let object = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = SensorSkelBuilder::default()
             .open(object)
             .map_err(SensorError::bpf("open the BPF object"))?;
 
         let limits = &options.limits;
-        configure(&mut open, options)?;
+        configure(&mut open, options, plan)?;
         let size = |result: libbpf_rs::Result<()>, map| {
             result.map_err(SensorError::bpf(format!("size the map {map}")))
         };
@@ -95,12 +115,12 @@ impl Kernel {
         )?;
         size(open.maps.ring.set_max_entries(limits.ring_bytes), "ring")?;
 
-        let missing = choose_programs(&mut open);
+        choose_programs(&mut open, plan)?;
         let skeleton = open
             .load()
             .map_err(SensorError::bpf("load the BPF programs"))?;
-        let (links, mut hooks) = attach(&skeleton)?;
-        hooks.extend(missing);
+        let links = attach(&skeleton)?;
+        make_sure_they_fire(&skeleton, plan)?;
 
         let records = Rc::new(RefCell::new(Vec::new()));
         let sink = Rc::clone(&records);
@@ -123,8 +143,14 @@ impl Kernel {
             counters,
             links,
             skeleton,
-            hooks,
+            hooks: plan.hooks.clone(),
+            hook_set: plan.set,
         })
+    }
+
+    /// Which set of hooks is in use.
+    pub(crate) fn hook_set(&self) -> HookSet {
+        self.hook_set
     }
 
     /// Which hooks are attached and which the kernel does not have.
@@ -312,8 +338,9 @@ fn log_libbpf(level: libbpf_rs::PrintLevel, message: String) {
 fn configure(
     open: &mut skeleton::OpenSensorSkel<'_>,
     options: &Options,
+    plan: &Plan,
 ) -> Result<(), SensorError> {
-    let tables = calls::tables();
+    let tables = calls::tables(plan.seen_below);
     let limits = &options.limits;
     let data = open
         .maps
@@ -331,6 +358,7 @@ fn configure(
     data.calls = tables.native;
     data.calls_compat = tables.compat;
     data.probes_memory = tables.probes_memory;
+    data.seccomp_says_permitted = plan.seccomp_says_permitted;
     if let Some(controller) = options.v1_controller {
         data.v1_controller = controller.subsystem_index()?;
         data.v1_tag = controller.tag();
@@ -361,76 +389,91 @@ fn has_runtime_allocation() -> bool {
         .is_some()
 }
 
-/// Programs whose tracepoint not every kernel has, with what is missed without it.
-const OPTIONAL_TRACEPOINTS: &[(&str, &str, &str)] = &[
-    (
-        "on_capable",
-        "cap_capable",
-        "capability checks are not seen (kernel 6.14 has the tracepoint)",
-    ),
-    (
-        "on_prepare_exec",
-        "sched_prepare_exec",
-        "the caller of the first exec of an unseen process is taken to be its parent's executable (kernel 6.10 has the tracepoint)",
-    ),
-];
-
-/// Turns off what this kernel cannot run; says what is missed.
-fn choose_programs(open: &mut skeleton::OpenSensorSkel<'_>) -> Vec<HookStatus> {
-    let btf = libbpf_rs::btf::Btf::from_vmlinux().ok();
-    let has = |tracepoint: &str| {
-        let name = format!("btf_trace_{tracepoint}");
-        btf.as_ref().is_some_and(|btf| {
-            btf.type_by_name::<libbpf_rs::btf::types::Typedef<'_>>(&name)
-                .is_some()
-        })
-    };
-    let mut missing = Vec::new();
-    for &(program, tracepoint, consequence) in OPTIONAL_TRACEPOINTS {
-        if has(tracepoint) {
-            continue;
+/// Turns on what the plan names, and nothing else.
+fn choose_programs(
+    open: &mut skeleton::OpenSensorSkel<'_>,
+    plan: &Plan,
+) -> Result<(), SensorError> {
+    let planned: HashMap<_, _> = plan
+        .programs
+        .iter()
+        .map(|planned| (OsStr::new(&planned.program), planned))
+        .collect();
+    for mut program in open.open_object_mut().progs_mut() {
+        let chosen = planned.get(program.name());
+        program.set_autoload(chosen.is_some());
+        if let Some(target) = chosen.and_then(|chosen| chosen.target.clone()) {
+            let step = format!("aim at {target}");
+            program
+                .set_attach_target(0, Some(target))
+                .map_err(SensorError::bpf(step))?;
         }
-        match program {
-            "on_capable" => open.progs.on_capable.set_autoload(false),
-            _ => open.progs.on_prepare_exec.set_autoload(false),
-        }
-        missing.push(HookStatus {
-            hook: format!("tp_btf/{tracepoint}"),
-            attached: false,
-            note: consequence.to_owned(),
-        });
     }
-    missing
+    Ok(())
 }
 
-fn attach(skeleton: &SensorSkel<'_>) -> Result<(Vec<Link>, Vec<HookStatus>), SensorError> {
+/// Attaches what was loaded. Iterators are attached when they run, and the worker of system
+/// calls' exits is called by the programs that are attached for it.
+fn attach(skeleton: &SensorSkel<'_>) -> Result<Vec<Link>, SensorError> {
     let progs = &skeleton.progs;
+    let maps = &skeleton.maps;
+    let workers = [
+        (&progs.on_call_exit_a, &maps.work_a),
+        (&progs.on_call_exit_b, &maps.work_b),
+    ];
+    for (worker, map) in workers.iter().filter(|(worker, _)| worker.autoload()) {
+        let descriptor = worker.as_fd().as_raw_fd();
+        map.update(
+            &0_u32.to_ne_bytes(),
+            &descriptor.to_ne_bytes(),
+            MapFlags::ANY,
+        )
+        .map_err(SensorError::bpf("connect the programs of system calls"))?;
+    }
     let mut links = Vec::new();
-    let mut hooks = Vec::new();
-    for (program, hook) in [
-        (&progs.on_cgroup_mkdir, "tp_btf/cgroup_mkdir"),
-        (&progs.on_cgroup_rmdir, "tp_btf/cgroup_rmdir"),
-        (&progs.on_prepare_exec, "tp_btf/sched_prepare_exec"),
-        (&progs.on_exec, "tp_btf/sched_process_exec"),
-        (&progs.on_sock_state, "tp_btf/inet_sock_set_state"),
-        (&progs.on_capable, "tp_btf/cap_capable"),
-        (&progs.on_sys_exit, "tp_btf/sys_exit"),
-    ] {
-        if !program.autoload() {
+    for program in skeleton.object().progs_mut() {
+        let name = program.name();
+        let is_worker = workers.iter().any(|(worker, _)| worker.name() == name);
+        if !program.autoload() || is_worker || is_iterator(&program) {
             continue;
         }
-        links.push(
-            program
-                .attach()
-                .map_err(SensorError::bpf(format!("attach {hook}")))?,
-        );
-        hooks.push(HookStatus {
-            hook: hook.to_owned(),
-            attached: true,
-            note: String::new(),
-        });
+        let step = format!("attach {}", name.display());
+        links.push(program.attach().map_err(SensorError::bpf(step))?);
     }
-    Ok((links, hooks))
+    Ok(links)
+}
+
+fn is_iterator(program: &Program<'_>) -> bool {
+    matches!(program.attach_type(), ProgramAttachType::TraceIter)
+}
+
+/// Some kernels attach programs that never run: makes an open and a system call, and looks
+/// whether they were noticed.
+fn make_sure_they_fire(skeleton: &SensorSkel<'_>, plan: &Plan) -> Result<(), SensorError> {
+    if plan.set == HookSet::Tracepoint {
+        return Ok(());
+    }
+    // Both fail or succeed without an effect; that they are made is what matters.
+    let _ = std::fs::File::open("/");
+    let _ = std::fs::remove_file("");
+    let fired = skeleton.maps.bss_data.as_ref().is_some_and(|bss| {
+        // SAFETY: the pointers are to the mapped data section, which lives as long as the
+        // skeleton; volatile because the kernel writes to it.
+        let (open, call) = unsafe {
+            (
+                (&raw const bss.open_fired).read_volatile(),
+                (&raw const bss.call_exit_fired).read_volatile(),
+            )
+        };
+        call != 0 && (open != 0 || !plan.seen_below.opens)
+    });
+    if fired {
+        Ok(())
+    } else {
+        Err(SensorError::NoTrampolines(
+            "programs attach, but the kernel does not run them".to_owned(),
+        ))
+    }
 }
 
 /// Index of a v1 controller in the kernel's `css_set.subsys`, which depends on its build.

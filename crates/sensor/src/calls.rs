@@ -1,8 +1,10 @@
 //! How each system call is handled, by number and architecture.
 
+use std::collections::BTreeSet;
+
 use ethogram_model::Access;
 
-use crate::bpf::types::call_rule;
+use crate::{bpf::types::call_rule, hooks::SeenBelow};
 
 /// `enum call_op` of `bpf/abi.h`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,10 +45,6 @@ const NONE: i16 = -1;
 /// A system call with its numbers (`arch/x86/entry/syscalls/*.tbl`, `asm-generic/unistd.h`)
 /// and its rule. A call with several 32-bit x86 numbers stands in several rows.
 struct Call {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "names the row; tests look numbers up by it")
-    )]
     name: &'static str,
     x86_64: i16,
     i386: i16,
@@ -62,6 +60,8 @@ const fn rule(op: Op, style: Style, access: Access) -> call_rule {
         access2: 0,
         empty_path_arg: 0,
         flags_arg: 0,
+        refusals_only: 0,
+        unused: 0,
     }
 }
 
@@ -226,8 +226,65 @@ pub(crate) struct Tables {
 
 const NATIVE_IS_X86_64: bool = cfg!(target_arch = "x86_64");
 
-/// Builds the tables for this architecture.
-pub(crate) fn tables() -> Tables {
+impl Call {
+    /// Whether the call's own function has nothing to add to what is seen below it.
+    fn is_seen_below(&self, seen: SeenBelow) -> bool {
+        let op = self.rule.op;
+        (seen.opens && op == Op::Open as u8 && self.rule.style != Style::None as u8)
+            || (seen.names && op == Op::FdAttr as u8)
+    }
+
+    /// Its rule, where that much is seen below it.
+    fn rule_above(&self, seen: SeenBelow) -> call_rule {
+        let by_name = [Op::Path as u8, Op::TwoPaths as u8].contains(&self.rule.op);
+        let refusals_only = seen.names && by_name && !self.name.starts_with("mknod");
+        call_rule {
+            refusals_only: refusals_only.into(),
+            ..self.rule
+        }
+    }
+}
+
+/// The kernel's functions behind the calls, for those `exists` knows: native ones, and for
+/// 32-bit programs all variants that a number may stand for.
+pub(crate) fn targets(seen: SeenBelow, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let calls = CALLS.iter().filter(|call| !call.is_seen_below(seen));
+    let names: BTreeSet<_> = calls
+        .map(|call| call.name)
+        .chain(SENSITIVE.iter().map(|call| call.0))
+        .map(|name| if name == "umount2" { "umount" } else { name })
+        .collect();
+    let mut targets = BTreeSet::new();
+    for name in names {
+        if !NATIVE_IS_X86_64 {
+            targets.insert(format!("__arm64_sys_{name}"));
+            continue;
+        }
+        targets.insert(format!("__x64_sys_{name}"));
+        let compat = format!("__ia32_compat_sys_{name}");
+        targets.insert(if exists(&compat) {
+            compat
+        } else {
+            format!("__ia32_sys_{name}")
+        });
+        for variant in [
+            "sys_NAME16",
+            "sys_NAME32",
+            "sys_NAME_time32",
+            "sys_oldNAME",
+            "sys_ia32_NAME64",
+            "compat_sys_NAME_time32",
+            "compat_sys_NAME_time64",
+        ] {
+            targets.insert(format!("__ia32_{}", variant.replace("NAME", name)));
+        }
+    }
+    targets.retain(|target| exists(target));
+    targets.into_iter().collect()
+}
+
+/// Builds the tables for this architecture, without what is seen below the system calls.
+pub(crate) fn tables(seen: SeenBelow) -> Tables {
     let mut tables = Tables {
         native: [call_rule::default(); CALLS_MAX],
         compat: [call_rule::default(); CALLS_MAX],
@@ -235,13 +292,10 @@ pub(crate) fn tables() -> Tables {
     };
     let native = |x86_64, aarch64| if NATIVE_IS_X86_64 { x86_64 } else { aarch64 };
     let compat = |i386| if NATIVE_IS_X86_64 { i386 } else { NONE };
-    for call in CALLS {
-        set(
-            &mut tables.native,
-            native(call.x86_64, call.aarch64),
-            call.rule,
-        );
-        set(&mut tables.compat, compat(call.i386), call.rule);
+    for call in CALLS.iter().filter(|call| !call.is_seen_below(seen)) {
+        let rule = call.rule_above(seen);
+        set(&mut tables.native, native(call.x86_64, call.aarch64), rule);
+        set(&mut tables.compat, compat(call.i386), rule);
     }
     for (index, &(name, x86_64, i386, aarch64)) in SENSITIVE.iter().enumerate() {
         let counted = rule(Op::Sensitive, Style::None, Access::from_bits(index as u16));

@@ -16,6 +16,7 @@ mod bpf;
 mod calls;
 mod clock;
 mod error;
+mod hooks;
 mod names;
 mod record;
 mod sensor;
@@ -23,6 +24,7 @@ mod sockets;
 mod table;
 
 pub use error::SensorError;
+pub use hooks::{HookChoice, HookSet};
 pub use sensor::{
     CgroupChange, CgroupEvent, Change, HookStatus, Limits, Options, Sensor, Update, V1Controller,
 };

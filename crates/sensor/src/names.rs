@@ -16,6 +16,8 @@ pub(crate) fn target(key: &Key, path: &[u8], extra: &[u8]) -> Name {
         Kind::File | Kind::Process if key.access.contains(Access::REQUESTED) => {
             requested_path(path, extra)
         }
+        // A name in a directory that the kernel resolved.
+        Kind::File if !extra.is_empty() => requested_path(path, extra),
         Kind::File | Kind::Process => Name::from_bytes(path),
         Kind::Capability => capability(key.number),
         Kind::Syscall => Name::from(calls::sensitive_name(key.number)),

@@ -11,6 +11,7 @@ use crate::{
     SensorError,
     bpf::{self, Kernel},
     clock::{self, Clock},
+    hooks::{HookChoice, HookSet},
     names,
     record::{self, Content, Record},
     sockets::{self, OpenSocket},
@@ -77,6 +78,8 @@ pub struct Options {
     pub v1_controller: Option<V1Controller>,
     /// Whether this very process may be watched too (tests).
     pub watch_self: bool,
+    /// By which hooks.
+    pub hooks: HookChoice,
 }
 
 /// One hook and whether it is in use.
@@ -179,6 +182,12 @@ impl Sensor {
             resting: Vec::new(),
             policies_changed: false,
         })
+    }
+
+    /// Which set of hooks is in use.
+    #[must_use]
+    pub fn hook_set(&self) -> HookSet {
+        self.kernel.hook_set()
     }
 
     /// Which hooks are in use, and what those that are missing would have seen.

@@ -60,6 +60,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode> {
         track_unknown: false,
         v1_controller: v1_controller(&hierarchies),
         watch_self: false,
+        hooks: args.limits.hooks,
     };
     let identity = ethogram_identity::Options {
         scope,

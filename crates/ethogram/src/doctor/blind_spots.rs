@@ -25,12 +25,20 @@ enum Applies {
     Always,
     /// Where a hook is attached.
     With(&'static str),
-    /// Where a hook is not attached, or nobody knows.
-    Without(&'static str),
+    /// Where none of these hooks is attached, or nobody knows.
+    Without(&'static [&'static str]),
 }
 
 const CAPABLE: &str = "tp_btf/cap_capable";
-const PREPARE_EXEC: &str = "tp_btf/sched_prepare_exec";
+const CAPABLE_FUNCTION: &str = "fexit/cap_capable";
+/// Any of these knows who called an exec.
+const CALLER_HOOKS: &[&str] = &[
+    "tp_btf/sched_prepare_exec",
+    "tp_btf/sched_process_fork",
+    "fentry/begin_new_exec",
+];
+/// One of those below the system calls, where io_uring passes and names are resolved.
+const BELOW_CALLS: &str = "fexit/vfs_rename";
 
 const ALL: &[BlindSpot] = &[
     BlindSpot {
@@ -38,14 +46,28 @@ const ALL: &[BlindSpot] = &[
         kinds: &["file", "ingress", "egress", "bind"],
         text: "Operations submitted through io_uring (open, unlink, rename, send, receive, connect other than TCP) pass the system calls by and are not seen.",
         remedy: "Where nothing needs it, turn it off: sysctl kernel.io_uring_disabled=2 (kernel 6.6 or newer). Recent Docker and containerd refuse it by their default seccomp profiles.",
-        applies: Applies::Always,
+        applies: Applies::Without(&[BELOW_CALLS]),
+    },
+    BlindSpot {
+        id: "io-uring-sockets",
+        kinds: &["ingress", "egress", "bind"],
+        text: "Sockets used through io_uring (send, receive, accept, bind, connect other than TCP) pass the system calls by and are not seen; nor are refusals to make, rename or remove files through it.",
+        remedy: "Where nothing needs it, turn it off: sysctl kernel.io_uring_disabled=2 (kernel 6.6 or newer). Recent Docker and containerd refuse it by their default seccomp profiles.",
+        applies: Applies::With(BELOW_CALLS),
     },
     BlindSpot {
         id: "requested-paths",
         kinds: &["file"],
         text: "Files that are unlinked, renamed, made or changed by name, and opens that were refused, have the path that was asked for: symbolic links in it are not resolved. Such rows are marked as-requested.",
         remedy: "Read the mark (--wide) before drawing conclusions about links that a workload may make itself.",
-        applies: Applies::Always,
+        applies: Applies::Without(&[BELOW_CALLS]),
+    },
+    BlindSpot {
+        id: "requested-refusals",
+        kinds: &["file"],
+        text: "What was refused, and what mknod made, has the path that was asked for: symbolic links in it are not resolved. Such rows are marked as-requested.",
+        remedy: "Read the mark (--wide) before drawing conclusions about links that a workload may make itself.",
+        applies: Applies::With(BELOW_CALLS),
     },
     BlindSpot {
         id: "udp-without-sender",
@@ -66,7 +88,7 @@ const ALL: &[BlindSpot] = &[
         kinds: &["capability"],
         text: "Uses of capabilities are not seen: this kernel has no tracepoint for them.",
         remedy: "Kernel 6.14 or newer has it.",
-        applies: Applies::Without(CAPABLE),
+        applies: Applies::Without(&[CAPABLE, CAPABLE_FUNCTION]),
     },
     BlindSpot {
         id: "memory-probes",
@@ -80,7 +102,7 @@ const ALL: &[BlindSpot] = &[
         kinds: &["process"],
         text: "The first exec of a process that was not seen before is charged to its parent's executable.",
         remedy: "Kernel 6.10 or newer says who called it.",
-        applies: Applies::Without(PREPARE_EXEC),
+        applies: Applies::Without(CALLER_HOOKS),
     },
     BlindSpot {
         id: "32-bit-sockets",
@@ -104,7 +126,7 @@ pub(crate) fn of(hooks: &[HookStatus]) -> Vec<BlindSpot> {
     let applies = |spot: &&BlindSpot| match spot.applies {
         Applies::Always => true,
         Applies::With(hook) => attached(hook),
-        Applies::Without(hook) => !attached(hook),
+        Applies::Without(hooks) => !hooks.iter().any(|hook| attached(hook)),
     };
     ALL.iter().filter(applies).copied().collect()
 }
@@ -143,13 +165,16 @@ mod tests {
     fn hooks_decide() {
         let ids =
             |hooks: &[HookStatus]| of(hooks).iter().map(|spot| spot.id).collect::<HashSet<_>>();
-        let new = ids(&[hook(CAPABLE, true), hook(PREPARE_EXEC, true)]);
+        let new = ids(&[hook(CAPABLE, true), hook(CALLER_HOOKS[0], true)]);
         assert!(new.contains("memory-probes"));
         assert!(!new.contains("no-capabilities") && !new.contains("first-exec-parent"));
-        let old = ids(&[hook(CAPABLE, false), hook(PREPARE_EXEC, false)]);
+        let old = ids(&[hook(CAPABLE, false), hook(CALLER_HOOKS[0], false)]);
         assert!(!old.contains("memory-probes"));
         assert!(old.contains("no-capabilities") && old.contains("first-exec-parent"));
         assert_eq!(ids(&[]), old, "unknown is as bad as absent");
         assert!(old.contains("io-uring") && new.contains("io-uring"));
+        let below = ids(&[hook(CAPABLE_FUNCTION, true), hook(BELOW_CALLS, true)]);
+        assert!(!below.contains("io-uring") && below.contains("io-uring-sockets"));
+        assert!(!below.contains("no-capabilities") && !below.contains("memory-probes"));
     }
 }

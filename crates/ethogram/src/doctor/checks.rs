@@ -16,7 +16,7 @@ use super::{Check, Level};
 use crate::{clock::now, config, source};
 
 /// The oldest kernel whose BPF has all that the programs need.
-const KERNEL_MIN: (u32, u32) = (5, 12);
+const KERNEL_MIN: (u32, u32) = (6, 1);
 
 /// How long runtimes have to answer.
 const RUNTIMES_WAIT: Duration = Duration::from_secs(3);
@@ -315,9 +315,9 @@ mod tests {
     fn kernels() {
         for (release, level) in [
             ("6.17.0-1-cloud-amd64", Level::Ok),
-            ("5.12", Level::Ok),
-            ("5.12.0-rc1", Level::Ok),
-            ("5.4.0-150-generic", Level::Missing),
+            ("6.1", Level::Ok),
+            ("6.1.0-rc1", Level::Ok),
+            ("5.19.0-50-generic", Level::Missing),
             ("strange", Level::Missing),
         ] {
             assert_eq!(kernel(release).level, level, "{release}");

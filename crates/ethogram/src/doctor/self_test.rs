@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ethogram_identity::{Scope, cgroups::Hierarchies};
 use ethogram_model::{Kind, Observation};
-use ethogram_sensor::{HookStatus, Limits};
+use ethogram_sensor::{HookChoice, HookStatus, Limits};
 
 use super::{Check, Level};
 use crate::{
@@ -112,6 +112,7 @@ fn watch_known_program() -> Result<(Vec<HookStatus>, Vec<Observation>)> {
         track_unknown: false,
         v1_controller: v1_controller(&hierarchies),
         watch_self: false,
+        hooks: HookChoice::Auto,
     };
     let cgroup = OwnCgroup::create(&hierarchies)?;
     let identity = ethogram_identity::Options {
