@@ -108,7 +108,7 @@ impl Symbols {
             .and_then(|prototype| prototype.next_type())
             .and_then(|returned| returned.name())
             .is_some_and(|name| name == "bool" || name == "_Bool");
-        symbols.keep_linked()?;
+        symbols.keep_linked();
         Ok(symbols)
     }
 
@@ -128,12 +128,13 @@ impl Symbols {
     }
 
     /// Keeps the functions that are in `/proc/kallsyms` (lines of address, type, name).
-    fn keep_linked(&mut self) -> Result<(), SensorError> {
-        let file = std::fs::File::open("/proc/kallsyms")
-            .map_err(SensorError::io("read /proc/kallsyms"))?;
+    fn keep_linked(&mut self) {
+        // Where it is hidden, e.g. by systemd, loading tells what is not there.
+        let Ok(file) = std::fs::File::open("/proc/kallsyms") else {
+            return;
+        };
         let mut linked = HashMap::with_capacity(self.functions.len());
-        for line in BufReader::new(file).lines() {
-            let line = line.map_err(SensorError::io("read /proc/kallsyms"))?;
+        for line in BufReader::new(file).lines().map_while(Result::ok) {
             // Those of modules come last, with the module's name behind theirs.
             if let Some(name) = line.split(' ').nth(2)
                 && let Some((function, prototype)) = self.functions.remove_entry(name)
@@ -141,8 +142,10 @@ impl Symbols {
                 linked.insert(function, prototype);
             }
         }
+        if linked.is_empty() {
+            return;
+        }
         self.functions = linked;
-        Ok(())
     }
 
     fn has(&self, function: &str) -> bool {
