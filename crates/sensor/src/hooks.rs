@@ -388,3 +388,50 @@ impl Plan {
         self.attached(format!("fexit/{function}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(functions: &[&str], tracepoints: &[&str]) -> Symbols {
+        Symbols {
+            functions: functions.iter().map(|f| ((*f).to_owned(), 1)).collect(),
+            tracepoints: tracepoints.iter().map(|&t| t.to_owned()).collect(),
+            seccomp_is_bool: false,
+        }
+    }
+
+    fn native(call: &str) -> String {
+        let prefix = if cfg!(target_arch = "x86_64") {
+            "x64"
+        } else {
+            "arm64"
+        };
+        format!("__{prefix}_sys_{call}")
+    }
+
+    #[test]
+    fn what_is_missing_below_is_watched_at_the_calls() {
+        let (openat, bind) = (native("openat"), native("bind"));
+        let plan = Plan::trampolines(&kernel(&[&openat, &bind], &[])).unwrap();
+        assert_eq!(plan.seen_below, SeenBelow::default());
+        let aimed = |plan: &Plan, at: &str| {
+            let mut programs = plan.programs.iter();
+            programs.any(|p| p.program.starts_with("call_exit_") && p.target.as_deref() == Some(at))
+        };
+        assert!(aimed(&plan, &openat) && aimed(&plan, &bind));
+        for missing in ["fexit/do_filp_open", "fexit/__secure_computing"] {
+            let said = plan.hooks.iter().find(|hook| hook.hook == missing).unwrap();
+            assert!(!said.attached && !said.note.is_empty(), "{missing}");
+        }
+        let plan = Plan::trampolines(&kernel(&[&openat, &bind, "do_file_open"], &[])).unwrap();
+        assert!(plan.seen_below.opens && !plan.seen_below.names);
+        assert!(!aimed(&plan, &openat) && aimed(&plan, &bind));
+    }
+
+    #[test]
+    fn a_kernel_without_functions_of_calls_is_refused() {
+        assert!(Plan::trampolines(&kernel(&["do_filp_open"], &[])).is_err());
+        assert!(kernel(&[], &[]).check().is_err());
+    }
+}
