@@ -32,15 +32,15 @@ row() {
 }
 
 has_smoke_rows() {
-    check 'a program was run' row process /bin/busybox ,,,,,,,Allow,
-    check 'a file was read' row file /etc/hosts ,,,,,read,,Allow,1,
-    check 'a file was made' row file /data/made ',,,,,"read,write,create",,Allow,1,'
-    check 'a file was removed' row file /data/made ,,,,,delete,as-requested,Allow,1,
-    check 'a read was refused' row file /vm/refused ,,,,,read,as-requested,Deny,1,
-    check 'a connection went out' row egress 127.0.0.1 TCP,4000,,,,,,Allow,1,
-    check 'a connection came in' row ingress 127.0.0.1 TCPv6,4000,,,,,,Allow,1,
-    check 'a port was bound' row bind :: TCPv6,4000,,,,,,Allow,1,
-    check 'a port was listened on' row bind :: TCPv6,4000,,,,listen,,Allow,1,
+    check 'a program was run' row process /bin/busybox ,,,,,,,,Allow,
+    check 'a file was read' row file /etc/hosts ,,,,,,read,,Allow,1,
+    check 'a file was made' row file /data/made ',,,,,,"read,write,create",,Allow,1,'
+    check 'a file was removed' row file /data/made ,,,,,,delete,as-requested,Allow,1,
+    check 'a read was refused' row file /vm/refused ,,,,,,read,as-requested,Deny,1,
+    check 'a connection went out' row egress 127.0.0.1 TCP,4000,,,,,,,Allow,1,
+    check 'a connection came in' row ingress 127.0.0.1 TCPv6,4000,,,,,,,Allow,1,
+    check 'a port was bound' row bind :: TCPv6,4000,,,,,,,Allow,1,
+    check 'a port was listened on' row bind :: TCPv6,4000,,,,,listen,,Allow,1,
 }
 
 # records_truth HOOKS
