@@ -17,6 +17,7 @@ mod metrics;
 mod notify;
 mod pending;
 mod reporting;
+mod rights;
 mod signals;
 mod socket;
 mod status;
@@ -39,7 +40,7 @@ use anyhow::{Context, Result, bail};
 use ethogram_cluster::SenderStatus;
 use ethogram_identity::{Bounds, RuntimeStatus, Scope, cgroups::Hierarchies};
 use ethogram_model::Run;
-use ethogram_sensor::HookStatus;
+use ethogram_sensor::{HookStatus, Sensor};
 use ethogram_store::{SqliteStore, Store, StoreError, move_aside};
 use tokio::sync::{oneshot, watch};
 
@@ -51,6 +52,8 @@ use crate::{
 use keeper::{Desk, Keeper, PENDING_ROWS_MAX, Receipt};
 use notify::Notifier;
 use reporting::Reporter;
+pub(crate) use rights::KEPT;
+use rights::Rights;
 use signals::Signals;
 use socket::Socket;
 use totals::{Adder, Totals};
@@ -70,6 +73,8 @@ const ANSWERS_WAIT: Duration = Duration::from_secs(2);
 pub(crate) struct Shared {
     settings: Settings,
     run: Run,
+    /// What the agent may still do.
+    rights: Rights,
     store: Arc<dyn Store>,
     desk: Arc<Desk>,
     snapshot: Mutex<Snapshot>,
@@ -118,12 +123,16 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let (socket, listener) = Socket::claim(&settings.socket)?;
     let store = open_store(&settings.store_file())?;
     let tcp = settings.listen.map(listen).transpose()?;
+    let hierarchies = Hierarchies::of_this_host().context("cannot find the cgroup hierarchies")?;
+    let sensor = start_sensor(&settings, &hierarchies)?;
+    // While this thread is the only one.
+    let rights = rights::give_up(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()?;
 
-    let mut watch = start_watch(&settings, runtime.handle())?;
+    let mut watch = start_watch(&settings, sensor, hierarchies, runtime.handle())?;
     let keeper = Keeper::start(Arc::clone(&store) as Arc<dyn Store>, watch.run().clone())?;
     let (questions, asked) = mpsc::channel();
     let mut adder = Adder::default();
@@ -132,6 +141,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let shared = Arc::new(Shared {
         reporting: reporter.as_ref().map(Reporter::status),
         run: watch.run().clone(),
+        rights,
         store: Arc::clone(&store) as Arc<dyn Store>,
         desk: Arc::clone(keeper.desk()),
         snapshot: Mutex::new(Snapshot::of(&watch, adder.totals())),
@@ -181,15 +191,23 @@ fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
     Ok(listener)
 }
 
-fn start_watch(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Watch> {
-    let hierarchies = Hierarchies::of_this_host().context("cannot find the cgroup hierarchies")?;
-    let sensor = ethogram_sensor::Options {
+fn start_sensor(settings: &Settings, hierarchies: &Hierarchies) -> Result<Sensor> {
+    let options = ethogram_sensor::Options {
         limits: settings.limits,
         track_unknown: true,
-        v1_controller: v1_controller(&hierarchies),
+        v1_controller: v1_controller(hierarchies),
         watch_self: false,
         hooks: settings.hooks,
     };
+    Ok(Sensor::start(&options)?)
+}
+
+fn start_watch(
+    settings: &Settings,
+    sensor: Sensor,
+    hierarchies: Hierarchies,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Watch> {
     let identity = ethogram_identity::Options {
         scope: Scope::Machine {
             host: settings.host,
@@ -199,7 +217,7 @@ fn start_watch(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<
         hierarchies: Some(hierarchies),
         ..Default::default()
     };
-    let watch = Watch::start(&sensor, identity, runtime)?;
+    let watch = Watch::start(sensor, identity, runtime)?;
     let (attached, missing): (Vec<_>, Vec<_>) = watch
         .sensor()
         .hooks()

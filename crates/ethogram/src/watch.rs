@@ -86,10 +86,10 @@ fn new_run(boot: BootId, node: String, hooks: HookSet) -> Run {
 }
 
 impl Watch {
-    /// Starts to count and to ask who is who. The hooks are attached when this returns;
-    /// what was there before is in the first report.
+    /// Starts to ask who is who, of what a sensor counts since it was started. What was there
+    /// before is in the first report.
     pub(crate) fn start(
-        sensor: &ethogram_sensor::Options,
+        sensor: Sensor,
         identity: ethogram_identity::Options,
         runtime: &Handle,
     ) -> Result<Self> {
@@ -98,7 +98,6 @@ impl Watch {
             node: Some(node.clone()),
             ..identity
         };
-        let sensor = Sensor::start(sensor)?;
         let run = new_run(host::boot()?, node, sensor.hook_set());
         let identity = Identity::start(identity, runtime, now())?;
         let mut watch = Self {

@@ -18,6 +18,7 @@ pub(super) struct Status {
     node: String,
     cluster: String,
     run: Run,
+    rights: Rights,
     hooks: Vec<Hook>,
     cgroups: &'static str,
     runtimes: Vec<Runtime>,
@@ -53,6 +54,14 @@ struct Collector {
 struct Run {
     id: String,
     started: String,
+}
+
+/// What the agent kept of its rights.
+#[derive(Debug, Serialize)]
+struct Rights {
+    capabilities: Vec<&'static str>,
+    /// Whether the kernel refuses system calls that are not needed.
+    calls_filtered: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,6 +138,10 @@ impl Status {
             run: Run {
                 id: shared.run.id.clone(),
                 started: rfc3339(shared.run.started),
+            },
+            rights: Rights {
+                capabilities: shared.rights.names().collect(),
+                calls_filtered: shared.rights.is_filtered,
             },
             hooks: snapshot.hooks.into_iter().map(Hook::from).collect(),
             cgroups: snapshot.cgroups,

@@ -67,7 +67,11 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode> {
         runtimes: Some(Vec::new()),
         ..Default::default()
     };
-    let mut watch = Watch::start(&sensor, identity, runtime.handle())?;
+    let mut watch = Watch::start(
+        ethogram_sensor::Sensor::start(&sensor)?,
+        identity,
+        runtime.handle(),
+    )?;
     let own = own_executable()?;
 
     let signals = Signals::catch()?;

@@ -13,7 +13,7 @@ use ethogram_identity::{
 };
 
 use super::{Check, Level};
-use crate::{clock::now, config, source};
+use crate::{agent::KEPT, clock::now, config, source};
 
 /// The oldest kernel whose BPF has all that the programs need.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -28,7 +28,6 @@ const RUNTIMES_POLL: Duration = Duration::from_millis(50);
 const FREE_BYTES_MIN: u64 = 1 << 30;
 
 /// Capabilities by their numbers (`linux/capability.h`).
-const CAP_SYS_PTRACE: u64 = 1 << 19;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
@@ -125,14 +124,15 @@ fn privileges(status: &str) -> Check {
             format!("{} not granted", absent_needed.join(" and ")),
             "Run as root, e.g. with sudo, or grant the capabilities.",
         )
-    } else if absent(CAP_SYS_PTRACE) {
-        Check::degraded(
-            "privileges",
-            "CAP_SYS_PTRACE not granted: what runs already cannot be looked at wholly",
-            "Run as root, or grant the capability.",
-        )
     } else {
-        Check::ok("privileges", "all capabilities that watching needs")
+        let kept: Vec<_> = KEPT.iter().map(|(_, name)| *name).collect();
+        Check::ok(
+            "privileges",
+            format!(
+                "all capabilities that loading needs; once it watches, an agent keeps only {}",
+                kept.join(" and ")
+            ),
+        )
     }
 }
 
@@ -328,15 +328,14 @@ mod tests {
     fn capabilities() {
         for (effective, level, finding) in [
             ("000001ffffffffff", Level::Ok, "all"),
-            ("000000c000080000", Level::Ok, "all"),
-            ("0000000000280000", Level::Ok, "all"),
+            ("000000c000000000", Level::Ok, "all"),
+            ("0000000000200000", Level::Ok, "only CAP_DAC_READ_SEARCH"),
             (
                 "0000000000000000",
                 Level::Missing,
                 "CAP_BPF and CAP_PERFMON not",
             ),
             ("0000008000080000", Level::Missing, "CAP_PERFMON not"),
-            ("0000000000200000", Level::Degraded, "CAP_SYS_PTRACE not"),
             ("zz", Level::Degraded, "/proc/self/status"),
         ] {
             let check = privileges(&format!("Name:\tx\nCapEff:\t{effective}\n"));

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ethogram_identity::{Scope, cgroups::Hierarchies};
 use ethogram_model::{Kind, Observation};
-use ethogram_sensor::{HookChoice, HookStatus, Limits};
+use ethogram_sensor::{HookChoice, HookStatus, Limits, Sensor};
 
 use super::{Check, Level};
 use crate::{
@@ -123,7 +123,7 @@ fn watch_known_program() -> Result<(Vec<HookStatus>, Vec<Observation>)> {
         runtimes: Some(Vec::new()),
         ..Default::default()
     };
-    let watch = Watch::start(&sensor, identity, runtime.handle())?;
+    let watch = Watch::start(Sensor::start(&sensor)?, identity, runtime.handle())?;
     let hooks = watch.sensor().hooks().to_vec();
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let own = std::env::current_exe().context("cannot find ethogram's own executable")?;

@@ -7,6 +7,8 @@ mod api;
 mod container;
 mod daemon;
 mod disk;
+mod docker;
 mod lifetime;
 mod losses;
 mod mistakes;
+mod rights;
