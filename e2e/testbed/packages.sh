@@ -22,6 +22,7 @@ done
 # Dynamic and static busybox share their path; images need the one without libraries.
 [ "$(dpkg-query -W -f '${Status}' busybox-static 2>/dev/null)" = "install ok installed" ] || missing+=(busybox-static)
 command -v ip > /dev/null || missing+=(iproute2)
+command -v bpftool > /dev/null || [ -x /usr/sbin/bpftool ] || missing+=(bpftool)
 command -v nsenter > /dev/null || missing+=(util-linux)
 [ ${#missing[@]} = 0 ] && exit 0
 

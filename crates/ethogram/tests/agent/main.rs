@@ -12,3 +12,4 @@ mod lifetime;
 mod losses;
 mod mistakes;
 mod rights;
+mod traces;
