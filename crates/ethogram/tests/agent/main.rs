@@ -5,6 +5,7 @@
 
 mod api;
 mod container;
+mod crashes;
 mod daemon;
 mod disk;
 mod docker;
