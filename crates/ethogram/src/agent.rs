@@ -14,6 +14,7 @@
 mod api;
 mod keeper;
 mod metrics;
+mod neighbours;
 mod notify;
 mod pending;
 mod reporting;
@@ -50,6 +51,7 @@ use crate::{
     watch::{Watch, v1_controller},
 };
 use keeper::{Desk, Keeper, PENDING_ROWS_MAX, Receipt};
+use neighbours::Neighbours;
 use notify::Notifier;
 use reporting::Reporter;
 pub(crate) use rights::KEPT;
@@ -123,6 +125,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let (socket, listener) = Socket::claim(&settings.socket)?;
     let store = open_store(&settings.store_file())?;
     let tcp = settings.listen.map(listen).transpose()?;
+    let neighbours = Neighbours::listen(&settings)?;
     let hierarchies = Hierarchies::of_this_host().context("cannot find the cgroup hierarchies")?;
     let sensor = start_sensor(&settings, &hierarchies)?;
     // While this thread is the only one.
@@ -150,6 +153,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     });
     let retention = start_retention(&shared)?;
     let api = api::start(&shared, listener, tcp, runtime.handle())?;
+    let neighbours = neighbours.serve(&store, &shared.settings, runtime.handle())?;
     notifier.ready();
     tracing::info!(
         socket = %shared.settings.socket.display(),
@@ -169,6 +173,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     tracing::info!("ending: writing the rest");
     drop(retention);
     runtime.block_on(api.stop(ANSWERS_WAIT));
+    neighbours.stop();
     let finished = watch
         .finish()
         .map(|rest| shared.desk.hand_over(rest, Vec::new()));

@@ -4,6 +4,7 @@
 mod api;
 mod audit;
 mod metrics;
+mod neighbours;
 mod state;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -40,6 +41,8 @@ const CLICKHOUSE_WRITES_MAX: usize = 256;
 struct Shared {
     args: CollectorArgs,
     store: Arc<dyn Store>,
+    /// The same, if it knows what changed in it.
+    spool: Option<Arc<SqliteStore>>,
     identity: String,
     agents: Arc<Agents>,
     access: Arc<Access>,
@@ -53,7 +56,13 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
     if access.is_open() {
         refuse_strangers(&args)?;
     }
-    let (store, identity, writes_max) = open(&args.store)?;
+    neighbours::refuse_strangers(&args)?;
+    let Opened {
+        store,
+        spool,
+        identity,
+        writes_max,
+    } = open(&args.store)?;
     let audit = args.audit_log.as_deref().map(Audit::open).transpose()?;
     let (reports_tls, api_tls) = (
         tls(&args, &["h2"], true)?,
@@ -78,6 +87,7 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
     );
     let shared = Arc::new(Shared {
         store,
+        spool,
         identity,
         agents: receiver.agents(),
         access,
@@ -106,8 +116,9 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         tasks.spawn(api::serve(
             shared.clone(),
             incoming(questions, api_tls),
-            stopped,
+            stopped.clone(),
         ));
+        neighbours::serve(&mut tasks, &shared, stopped)?;
         tasks.spawn(retain(Arc::downgrade(&shared)));
         end_asked().await?;
         tracing::info!("ending");
@@ -135,24 +146,31 @@ fn refuse_strangers(args: &CollectorArgs) -> Result<()> {
     Ok(())
 }
 
-type Opened = (Arc<dyn Store>, String, Option<usize>);
+struct Opened {
+    store: Arc<dyn Store>,
+    spool: Option<Arc<SqliteStore>>,
+    identity: String,
+    /// How many writes it takes at a time.
+    writes_max: Option<usize>,
+}
 
-/// The store, its name, and how many writes it takes at a time.
 fn open(address: &StoreAddress) -> Result<Opened> {
     match address {
         StoreAddress::Sqlite(path) => {
-            let store = SqliteStore::open(path)?;
-            let identity = store.identity()?;
-            Ok((Arc::new(store), identity, None))
+            let store = Arc::new(SqliteStore::open(path)?);
+            Ok(Opened {
+                identity: store.identity()?,
+                spool: Some(store.clone()),
+                store,
+                writes_max: None,
+            })
         }
-        StoreAddress::ClickHouse(address) => {
-            let store = ClickHouseStore::open(address)?;
-            Ok((
-                Arc::new(store),
-                address.to_string(),
-                Some(CLICKHOUSE_WRITES_MAX),
-            ))
-        }
+        StoreAddress::ClickHouse(address) => Ok(Opened {
+            store: Arc::new(ClickHouseStore::open(address)?),
+            spool: None,
+            identity: address.to_string(),
+            writes_max: Some(CLICKHOUSE_WRITES_MAX),
+        }),
     }
 }
 

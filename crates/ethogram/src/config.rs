@@ -15,7 +15,10 @@ use serde::{Deserialize, Deserializer, de};
 
 use ethogram_sensor::HookChoice;
 
-use crate::args::{parse_behaviours, parse_duration, parse_ring_kib};
+use crate::{
+    args::{parse_behaviours, parse_duration, parse_ring_kib},
+    neighbours::{parse_kubearmor, parse_observability},
+};
 
 /// Where an agent keeps its store, unless told otherwise.
 pub(crate) const DATA_DIR: &str = "/var/lib/ethogram";
@@ -44,6 +47,16 @@ pub(crate) struct Options {
     /// Answer on this TCP address too; only a loopback address, e.g. 127.0.0.1:8686
     #[arg(long, value_name = "ADDR:PORT", env = "ETHOGRAM_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Answer `karmor summary` here, as discovery-engine did; only a loopback address
+    /// [default port: 9089]
+    #[arg(long, value_name = "ADDR[:PORT]", env = "ETHOGRAM_OBSERVABILITY_LISTEN", value_parser = parse_observability)]
+    #[serde(deserialize_with = "observability")]
+    pub(crate) observability_listen: Option<SocketAddr>,
+    /// Stream what changes here, to `karmor logs` and `karmor profile`, as KubeArmor does
+    /// its events; only a loopback address [default port: 32767]
+    #[arg(long, value_name = "ADDR[:PORT]", env = "ETHOGRAM_KUBEARMOR_LISTEN", value_parser = parse_kubearmor)]
+    #[serde(deserialize_with = "kubearmor")]
+    pub(crate) kubearmor_listen: Option<SocketAddr>,
     /// Ask this CRI runtime (containerd, CRI-O); naming any runtime replaces looking in
     /// the usual places
     #[arg(
@@ -155,6 +168,14 @@ fn hooks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<HookChoice>, D::Er
     checked(from, str::parse)
 }
 
+fn observability<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    checked(from, parse_observability)
+}
+
+fn kubearmor<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    checked(from, parse_kubearmor)
+}
+
 /// A value of the file, as text or number, checked as the flag's value is.
 fn checked<'de, D: Deserializer<'de>, T>(
     from: D,
@@ -196,6 +217,10 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) listen: Option<SocketAddr>,
+    /// Where `karmor summary` is answered.
+    pub(crate) observability_listen: Option<SocketAddr>,
+    /// Where `karmor logs` is streamed to.
+    pub(crate) kubearmor_listen: Option<SocketAddr>,
     /// Only these are asked; `None`: those in the usual places.
     pub(crate) runtimes: Option<Vec<RuntimeEndpoint>>,
     pub(crate) host: bool,
@@ -244,6 +269,8 @@ impl Options {
             data_dir: self.data_dir.or(other.data_dir),
             socket: self.socket.or(other.socket),
             listen: self.listen.or(other.listen),
+            observability_listen: self.observability_listen.or(other.observability_listen),
+            kubearmor_listen: self.kubearmor_listen.or(other.kubearmor_listen),
             cri_socket: either(self.cri_socket, other.cri_socket),
             docker_socket: either(self.docker_socket, other.docker_socket),
             podman_storage: either(self.podman_storage, other.podman_storage),
@@ -265,7 +292,13 @@ impl Options {
     }
 
     fn resolve(self) -> Result<Settings> {
-        if let Some(address) = self.listen.filter(|address| !address.ip().is_loopback()) {
+        let asked = [
+            self.listen,
+            self.observability_listen,
+            self.kubearmor_listen,
+        ];
+        let mut asked = asked.into_iter().flatten();
+        if let Some(address) = asked.find(|address| !address.ip().is_loopback()) {
             bail!(
                 "will not listen on {address}: without TLS, which is not available yet, what \
                  programs do would be readable by the whole network; listen on 127.0.0.1 and \
@@ -279,6 +312,8 @@ impl Options {
             data_dir: self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             socket: self.socket.unwrap_or_else(|| SOCKET.into()),
             listen: self.listen,
+            observability_listen: self.observability_listen,
+            kubearmor_listen: self.kubearmor_listen,
             host: self.host.unwrap_or(false),
             node: self.node,
             cluster: self.cluster.unwrap_or_default(),
@@ -403,6 +438,8 @@ mod tests {
             data-dir = "/d"
             socket = "/s"
             listen = "127.0.0.1:8686"
+            observability-listen = "127.0.0.1"
+            kubearmor-listen = "127.0.0.1"
             cri-socket = ["/cri"]
             docker-socket = ["/docker"]
             podman-storage = ["/podman"]
@@ -437,6 +474,8 @@ mod tests {
                 data_dir: "/d".into(),
                 socket: "/s".into(),
                 listen: Some("127.0.0.1:8686".parse().unwrap()),
+                observability_listen: Some("127.0.0.1:9089".parse().unwrap()),
+                kubearmor_listen: Some("127.0.0.1:32767".parse().unwrap()),
                 runtimes: None,
                 host: true,
                 node: Some("n".into()),
@@ -525,8 +564,10 @@ mod tests {
     #[test]
     fn only_this_machine_may_be_listened_to() {
         for address in ["0.0.0.0:80", "192.168.0.1:80", "[::]:80"] {
-            let text = refusal(&format!("listen = {address:?}"));
-            assert!(text.contains("TLS") && text.contains("tunnel"), "{text}");
+            for key in ["listen", "observability-listen", "kubearmor-listen"] {
+                let text = refusal(&format!("{key} = {address:?}"));
+                assert!(text.contains("TLS") && text.contains("tunnel"), "{text}");
+            }
         }
         for address in ["127.0.0.1:80", "127.1.2.3:80", "[::1]:80"] {
             settings(Options::default(), &format!("listen = {address:?}")).unwrap();

@@ -20,6 +20,7 @@ mod host;
 mod http;
 mod inventory;
 mod log;
+mod neighbours;
 mod pager;
 mod present;
 mod question;

@@ -19,6 +19,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ethogram-clickhouse", &["ethogram-model", "ethogram-store"]),
     ("ethogram-cluster", &["ethogram-model", "ethogram-store"]),
     (
+        "ethogram-neighbours",
+        &["ethogram-cluster", "ethogram-model", "ethogram-store"],
+    ),
+    (
         "ethogram",
         &[
             "ethogram-clickhouse",
@@ -26,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ethogram-identity",
             "ethogram-kubernetes",
             "ethogram-model",
+            "ethogram-neighbours",
             "ethogram-sensor",
             "ethogram-store",
             "ethogram-view",

@@ -115,6 +115,12 @@ pub trait Spool: Send + Sync {
     /// If the store cannot be read.
     fn identity(&self) -> Result<String, StoreError>;
 
+    /// Where everything that was applied until now is known.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn head(&self) -> Result<Position, StoreError>;
+
     /// A page of what changed after a position.
     ///
     /// # Errors

@@ -6,7 +6,10 @@ use clap::Args;
 use ethogram_clickhouse::Address;
 
 use super::parse_duration;
-use crate::config::parse_size;
+use crate::{
+    config::parse_size,
+    neighbours::{parse_kubearmor, parse_observability},
+};
 
 /// Keeps what agents report, and answers for all of them.
 #[derive(Debug, Args)]
@@ -42,6 +45,8 @@ pub(crate) struct CollectorArgs {
         default_value = "sqlite:/var/lib/ethogram/collector.db"
     )]
     pub(crate) store: StoreAddress,
+    #[command(flatten)]
+    pub(crate) neighbours: NeighbourArgs,
     /// The server's certificate, a PEM file; read again when it changes
     #[arg(
         long,
@@ -89,6 +94,19 @@ pub(crate) struct CollectorArgs {
     pub(crate) retention_size: u64,
     #[command(flatten)]
     pub(crate) limits: AgentLimitArgs,
+}
+
+/// Where to speak the neighbours' protocols; nowhere unless asked.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct NeighbourArgs {
+    /// Answer `karmor summary` here, as discovery-engine did; everybody on a loopback
+    /// address, elsewhere those with a token [default port: 9089]
+    #[arg(long, value_name = "ADDR[:PORT]", env = "ETHOGRAM_OBSERVABILITY_LISTEN", value_parser = parse_observability)]
+    pub(crate) observability_listen: Option<SocketAddr>,
+    /// Stream what changes here, to `karmor logs` and `karmor profile`, as KubeArmor does
+    /// its events; to whom as above [default port: 32767]
+    #[arg(long, value_name = "ADDR[:PORT]", env = "ETHOGRAM_KUBEARMOR_LISTEN", value_parser = parse_kubearmor)]
+    pub(crate) kubearmor_listen: Option<SocketAddr>,
 }
 
 /// What a collector takes of one agent.

@@ -11,6 +11,10 @@ use std::{
 };
 
 use ethogram_cluster::{Sender, SenderOptions, Trust};
+use ethogram_neighbours::{
+    discovery::{self, observability_client::ObservabilityClient},
+    feeder::{self, log_service_client::LogServiceClient},
+};
 use ethogram_store::{SqliteStore, Store};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -309,4 +313,76 @@ fn what_would_be_unsafe_is_refused() {
     let _first = Collector::start(folder.path(), &[]);
     let second = refused(&[]);
     assert!(second.contains("in use by another writer"), "{second}");
+}
+
+#[test]
+fn karmor_is_answered_where_it_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let audit = folder.path().join("audit.jsonl");
+    let port = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("its address").to_string()
+    };
+    let (summaries, logs) = (port(), port());
+    let collector = Collector::start(
+        folder.path(),
+        &[
+            "--observability-listen",
+            &summaries,
+            "--kubearmor-listen",
+            &logs,
+            "--cluster",
+            "c1",
+            "--audit-log",
+            &audit.display().to_string(),
+        ],
+    );
+    let known = Known::world();
+    tell(
+        &known.file(),
+        format!("http://{}", collector.reports),
+        Trust::default(),
+    );
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let client = ObservabilityClient::connect(format!("http://{summaries}")).await;
+        let mut client = client.expect("it listens");
+        let request = discovery::Request {
+            name_space: "dvwa".into(),
+            ..Default::default()
+        };
+        let pods = client.get_pod_names(request.clone()).await;
+        let pods = pods.expect("it answers").into_inner().pod_name;
+        assert!(pods.contains(&"web-1".to_owned()), "{pods:?}");
+        let request = discovery::Request {
+            pod_name: "web-1".into(),
+            ..request
+        };
+        let answer = client.summary(request).await.expect("it answers");
+        let answer = answer.into_inner();
+        assert_eq!(answer.cluster_name, "c1");
+        let files = &answer.file_data;
+        assert!(
+            files
+                .iter()
+                .any(|row| row.destination == "/etc/shadow" && row.status == "Deny"),
+            "{files:?}"
+        );
+        let client = LogServiceClient::connect(format!("http://{logs}")).await;
+        let nonce = feeder::NonceMessage { nonce: 7 };
+        let reply = client.expect("it listens").health_check(nonce).await;
+        assert_eq!(reply.expect("it answers").into_inner().retval, 7);
+    });
+    let written = fs::read_to_string(&audit).expect("the audit log");
+    assert!(written.contains("Summary namespace"), "{written}");
+}
+
+#[test]
+fn karmor_is_not_answered_beyond_this_machine_without_tokens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for option in ["--observability-listen", "--kubearmor-listen"] {
+        let refused = said(&mut collector(folder.path(), &[option, "0.0.0.0"]));
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.err.contains("--tokens"), "{refused:?}");
+    }
 }

@@ -210,6 +210,10 @@ impl Spool for SqliteStore {
         self.read(spool::identity)
     }
 
+    fn head(&self) -> Result<Position, StoreError> {
+        self.read(spool::head)
+    }
+
     fn changes_since(
         &self,
         position: &Position,

@@ -18,6 +18,14 @@ pub(super) fn identity(connection: &Connection) -> Result<String, Problem> {
     Ok(connection.query_row("SELECT identity FROM spool", [], |row| row.get(0))?)
 }
 
+pub(super) fn head(connection: &Connection) -> Result<Position, Problem> {
+    Ok(Position::at_rest(sequence(connection)?))
+}
+
+fn sequence(connection: &Connection) -> Result<i64, Problem> {
+    Ok(connection.query_row("SELECT sequence FROM spool", [], |row| row.get(0))?)
+}
+
 pub(super) fn changes_since(
     connection: &Connection,
     position: Position,
@@ -35,7 +43,7 @@ pub(super) fn changes_since(
         },
     };
     if position.is_at_rest() {
-        let sequence = connection.query_row("SELECT sequence FROM spool", [], |row| row.get(0))?;
+        let sequence = sequence(connection)?;
         if sequence <= position.after {
             return Ok(page.changes);
         }

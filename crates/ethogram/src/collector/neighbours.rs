@@ -1,0 +1,103 @@
+//! Speaking the neighbours' protocols from a collector.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail};
+use ethogram_neighbours::{
+    Feed, Served,
+    guard::{Guard, Question},
+};
+use tokio::{sync::watch, task::JoinSet};
+use tonic::Code;
+
+use super::{Shared, audit::Line, tls};
+use crate::{
+    args::CollectorArgs,
+    neighbours::{Listening, serve_log_service, serve_observability},
+};
+
+/// Neighbours' programs have no tokens, so on a loopback address they need none. Elsewhere
+/// a token is needed; certificates are for agents, who read nothing.
+pub(super) fn refuse_strangers(args: &CollectorArgs) -> Result<()> {
+    let asked = [
+        args.neighbours.observability_listen,
+        args.neighbours.kubearmor_listen,
+    ];
+    let mut asked = asked.into_iter().flatten();
+    match asked.find(|address| !address.ip().is_loopback()) {
+        Some(address) if args.tokens.is_none() => bail!(
+            "will not listen on {address}: without --tokens everybody could read; listen on \
+             127.0.0.1, or say who may"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Starts to answer where the options say.
+pub(super) fn serve(
+    tasks: &mut JoinSet<()>,
+    shared: &Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    if let Some(address) = shared.args.neighbours.observability_listen {
+        let served = served(shared, address);
+        let listening = listening(shared, address)?;
+        serve_observability(tasks, listening, served, stop.clone())?;
+    }
+    if let Some(address) = shared.args.neighbours.kubearmor_listen {
+        let spool = shared.spool.clone().context(
+            "--kubearmor-listen needs a SQLite store, which knows what changed; with ClickHouse \
+             let the agents stream",
+        )?;
+        let (served, feed) = (served(shared, address), Feed::start(spool));
+        serve_log_service(tasks, listening(shared, address)?, served, feed, stop)?;
+    }
+    Ok(())
+}
+
+fn listening(shared: &Shared, address: SocketAddr) -> Result<Listening> {
+    let listen = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok::<_, std::io::Error>(listener)
+    };
+    let listener = listen().with_context(|| format!("cannot listen on {address}"))?;
+    let tls = match address.ip().is_loopback() {
+        true => None,
+        false => tls(&shared.args, &["h2"], false)?,
+    };
+    Listening::new(listener, tls)
+}
+
+fn served(shared: &Arc<Shared>, address: SocketAddr) -> Arc<Served> {
+    let guard = match address.ip().is_loopback() {
+        true => Guard::open(),
+        false => Guard::new(shared.access.clone()),
+    };
+    let auditor = Arc::downgrade(shared);
+    let guard = guard.audited(move |question| {
+        if let Some(shared) = auditor.upgrade() {
+            write_down(&shared, &question);
+        }
+    });
+    let store = Arc::clone(&shared.store);
+    Served::new(store, shared.args.cluster.clone(), guard)
+}
+
+fn write_down(shared: &Shared, question: &Question) {
+    if let Some(audit) = &shared.audit {
+        audit.write(&Line {
+            who: &question.who,
+            role: question.role.clone(),
+            what: &question.what,
+            status: match question.outcome {
+                Code::Ok => 200,
+                Code::Unauthenticated => 401,
+                _ => 403,
+            },
+        });
+    }
+}

@@ -1,0 +1,113 @@
+//! Where the neighbours' protocols are spoken, if that is asked for.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use ethogram_cluster::listen::{ServerTls, incoming};
+use ethogram_neighbours::{Feed, Served};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+/// Where discovery-engine listened.
+const OBSERVABILITY_PORT: u16 = 9089;
+/// Where KubeArmor's agents and relay listen.
+const KUBEARMOR_PORT: u16 = 32767;
+
+/// `ADDR:PORT`, or `ADDR` with discovery-engine's port.
+pub(crate) fn parse_observability(text: &str) -> Result<SocketAddr, String> {
+    parse(text, OBSERVABILITY_PORT)
+}
+
+/// `ADDR:PORT`, or `ADDR` with KubeArmor's port.
+pub(crate) fn parse_kubearmor(text: &str) -> Result<SocketAddr, String> {
+    parse(text, KUBEARMOR_PORT)
+}
+
+fn parse(text: &str, default_port: u16) -> Result<SocketAddr, String> {
+    let address = text.parse().or_else(|_| {
+        let ip = text.trim_start_matches('[').trim_end_matches(']');
+        ip.parse().map(|ip: IpAddr| (ip, default_port).into())
+    });
+    address.map_err(|_| format!("{text:?} is no socket address: write 127.0.0.1:{default_port}"))
+}
+
+/// A listener, and the TLS it speaks, if any.
+pub(crate) struct Listening {
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+}
+
+impl Listening {
+    /// Takes a listener that does not block. Call it in a runtime.
+    pub(crate) fn new(
+        listener: std::net::TcpListener,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Result<Self> {
+        let listener = TcpListener::from_std(listener).context("cannot use a TCP socket")?;
+        Ok(Self { listener, tls })
+    }
+}
+
+/// Answers `karmor summary` until `stop` turns true.
+pub(crate) fn serve_observability(
+    tasks: &mut JoinSet<()>,
+    listening: Listening,
+    served: Arc<Served>,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    tracing::info!(observability = %listening.listener.local_addr()?, "answering karmor summary");
+    let connections = incoming(listening.listener, listening.tls);
+    tasks.spawn(async move {
+        let answered = ethogram_neighbours::serve_observability(served, connections, stop).await;
+        if let Err(error) = answered {
+            tracing::error!("cannot answer karmor summary any more: {error}");
+        }
+    });
+    Ok(())
+}
+
+/// Streams what changes to `karmor logs` and `karmor profile` until `stop` turns true.
+pub(crate) fn serve_log_service(
+    tasks: &mut JoinSet<()>,
+    listening: Listening,
+    served: Arc<Served>,
+    feed: Arc<Feed>,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    tracing::info!(kubearmor = %listening.listener.local_addr()?, "streaming to karmor logs");
+    let connections = incoming(listening.listener, listening.tls);
+    tasks.spawn(async move {
+        let streamed =
+            ethogram_neighbours::serve_log_service(served, feed, connections, stop).await;
+        if let Err(error) = streamed {
+            tracing::error!("cannot stream to karmor logs any more: {error}");
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_may_be_left_out() {
+        for (text, address) in [
+            ("127.0.0.1", "127.0.0.1:9089"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("::1", "[::1]:9089"),
+            ("[::1]", "[::1]:9089"),
+            ("[::1]:2", "[::1]:2"),
+        ] {
+            assert_eq!(parse_observability(text), Ok(address.parse().unwrap()));
+        }
+        let kubearmor = parse_kubearmor("127.0.0.1").unwrap();
+        assert_eq!(kubearmor.port(), 32767);
+        for text in ["", "localhost", "127.0.0.1:99999", ":9089"] {
+            let error = parse_observability(text).unwrap_err();
+            assert!(error.contains("127.0.0.1:9089"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Speaks the neighbours' languages.
+//!
+//! `observability` answers what discovery-engine answered, so that `karmor summary` works
+//! against an agent or a collector; `log_service` streams what changes, as KubeArmor
+//! streams events, for `karmor logs` and `karmor profile`. `docs/neighbours.md` says what is served and what
+//! differs. Every text that goes out was made printable where it came in.
+//!
+//! **Architecture invariant:** a neighbour's protocol is translated here and nowhere else;
+//! what a row means is the model's matter, and who may read is the cluster crate's.
+
+#![forbid(unsafe_code)]
+
+mod feed;
+mod grammar;
+pub mod guard;
+mod log_service;
+mod observability;
+mod server;
+mod who;
+mod wire;
+mod words;
+
+pub use feed::Feed;
+pub use server::{Served, serve_log_service, serve_observability};
+pub use wire::{discovery, feeder};
