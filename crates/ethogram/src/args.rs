@@ -11,6 +11,7 @@ pub(crate) use read::{ContainersArgs, ListFormat, SourceArgs, SummaryArgs};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ethogram_model::Budget;
 
 /// Shows what every container, pod and service on this machine really does.
 #[derive(Debug, Parser)]
@@ -173,6 +174,9 @@ pub(crate) struct LimitArgs {
     /// Size of the ring buffer for new names, in KiB; a power of two
     #[arg(long, value_name = "KIB", default_value_t = ethogram_sensor::Limits::default().ring_bytes / 1024, value_parser = parse_ring_kib)]
     pub(crate) ring_kib: u32,
+    /// Rows of one kind and outcome; where there are more, directories and addresses fold
+    #[arg(long, value_name = "N", default_value_t = Budget::DEFAULT.rows_max(), value_parser = parse_rows)]
+    pub(crate) rows_per_container_max: u32,
     /// By which hooks to watch; trampolines take longer to attach and cost less (auto: where they load)
     #[arg(
         long,
@@ -188,6 +192,7 @@ impl LimitArgs {
         ethogram_sensor::Limits {
             behaviours_max: self.behaviours_max,
             ring_bytes: self.ring_kib * 1024,
+            budget: Budget::new(self.rows_per_container_max),
         }
     }
 }
@@ -197,6 +202,17 @@ pub(crate) fn parse_behaviours(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(count) if (1..=1 << 24).contains(&count) => Ok(count),
         _ => Err("a number from 1 to 16777216 is needed".to_owned()),
+    }
+}
+
+/// A number of rows that can be divided into shares.
+pub(crate) fn parse_rows(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(count) if (Budget::ROWS_MIN..=1 << 24).contains(&count) => Ok(count),
+        _ => Err(format!(
+            "a number from {} to 16777216 is needed",
+            Budget::ROWS_MIN
+        )),
     }
 }
 

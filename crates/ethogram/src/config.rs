@@ -11,12 +11,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ethogram_identity::{RuntimeEndpoint, facts::Source};
+use ethogram_model::Budget;
 use serde::{Deserialize, Deserializer, de};
 
 use ethogram_sensor::HookChoice;
 
 use crate::{
-    args::{parse_behaviours, parse_duration, parse_ring_kib},
+    args::{parse_behaviours, parse_duration, parse_ring_kib, parse_rows},
     neighbours::{parse_kubearmor, parse_observability},
 };
 
@@ -124,6 +125,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "KIB", env = "ETHOGRAM_RING_KIB", value_parser = parse_ring_kib)]
     #[serde(deserialize_with = "ring_kib")]
     pub(crate) ring_kib: Option<u32>,
+    /// Rows of one kind and outcome of a container; where there are more, directories and
+    /// addresses fold [default: 32768]
+    #[arg(long, value_name = "N", env = "ETHOGRAM_ROWS_PER_CONTAINER_MAX", value_parser = parse_rows)]
+    #[serde(deserialize_with = "rows")]
+    pub(crate) rows_per_container_max: Option<u32>,
     /// By which hooks to watch [default: auto, i.e. trampolines where they load and fire]
     #[arg(
         long,
@@ -158,6 +164,10 @@ fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
 
 fn behaviours<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     checked(from, parse_behaviours)
+}
+
+fn rows<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    checked(from, parse_rows)
 }
 
 fn ring_kib<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
@@ -286,6 +296,7 @@ impl Options {
             retention_size: self.retention_size.or(other.retention_size),
             behaviours_max: self.behaviours_max.or(other.behaviours_max),
             ring_kib: self.ring_kib.or(other.ring_kib),
+            rows_per_container_max: self.rows_per_container_max.or(other.rows_per_container_max),
             hooks: self.hooks.or(other.hooks),
             log_format: self.log_format.or(other.log_format),
         }
@@ -325,6 +336,9 @@ impl Options {
             limits: ethogram_sensor::Limits {
                 behaviours_max: self.behaviours_max.unwrap_or(default.behaviours_max),
                 ring_bytes: self.ring_kib.map_or(default.ring_bytes, |kib| kib * 1024),
+                budget: self
+                    .rows_per_container_max
+                    .map_or(default.budget, Budget::new),
             },
             log_format: self.log_format.unwrap_or_default(),
         })
@@ -455,6 +469,7 @@ mod tests {
             retention-size = "2GiB"
             behaviours-max = 8
             ring-kib = 64
+            rows-per-container-max = 1000
             hooks = "tracepoint"
             log-format = "json"
         "#;
@@ -493,7 +508,8 @@ mod tests {
                 hooks: HookChoice::Tracepoint,
                 limits: ethogram_sensor::Limits {
                     behaviours_max: 8,
-                    ring_bytes: 65_536
+                    ring_bytes: 65_536,
+                    budget: Budget::new(1000)
                 },
                 log_format: LogFormat::Json,
             }
@@ -522,6 +538,7 @@ mod tests {
             "`data-dir`",
             "`retention-size`",
             "`ring-kib`",
+            "`rows-per-container-max`",
             "`log-format`",
         ] {
             assert!(unknown.contains(key), "{unknown}");
@@ -538,6 +555,7 @@ mod tests {
                 "agent.toml:1:18: ",
                 "not a boolean",
             ),
+            ("rows-per-container-max = 1", "agent.toml:1:26: ", "128 to"),
             ("ring-kib = 100", "agent.toml:1:12: ", "power of two"),
             ("behaviours-max = 0", "agent.toml:1:18: ", "1 to"),
             (

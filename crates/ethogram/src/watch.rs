@@ -11,8 +11,8 @@ use ethogram_identity::{
     cgroups::{Hierarchies, Hierarchy},
 };
 use ethogram_model::{
-    Behaviour, BootId, Container, ContainerKey, Loss, LossReason, Name, Observation, Run, Tally,
-    Timestamp,
+    Access, Behaviour, BootId, Container, ContainerKey, Folding, Loss, LossReason, Name,
+    Observation, Run, Tally, Timestamp,
 };
 use ethogram_sensor::{CgroupChange, Change, HookSet, Sensor, Update, V1Controller};
 use ethogram_store::Report;
@@ -33,6 +33,44 @@ const UNPLACED_MAX: usize = 100_000;
 /// What a cgroup did, with an example of each.
 type Rows = HashMap<Behaviour, (Tally, Name)>;
 
+/// Several cgroups may count for a container, and each has a budget of its own. What folded
+/// in one is counted as folded in all: counts are told as sums over the cgroups, and one
+/// that folded a row knows no more how often that row was seen.
+#[derive(Default)]
+struct Foldings {
+    folding: Folding,
+    /// Counted in rows of cgroups that did not fold them, by the row that takes them in.
+    taken_in: HashMap<Behaviour, Tally>,
+}
+
+impl Foldings {
+    /// The row that a behaviour is told in, with what was taken in for it. What it grew by
+    /// is taken in if that is not its own.
+    fn take_in(&mut self, behaviour: &Behaviour, grown: Tally) -> (Behaviour, Option<Tally>) {
+        let row = self.folding.row(behaviour).into_owned();
+        if row == *behaviour {
+            return (row, self.taken_in.get(behaviour).copied());
+        }
+        let taken_in = self
+            .taken_in
+            .entry(row.clone())
+            .and_modify(|tally| *tally = tally.plus(grown))
+            .or_insert(grown);
+        let taken_in = *taken_in;
+        (row, Some(taken_in))
+    }
+}
+
+/// What a cgroup was counted doing.
+struct Counted {
+    behaviour: Behaviour,
+    /// Cumulative.
+    tally: Tally,
+    /// How much of the count was not told before.
+    grown: u64,
+    example: Name,
+}
+
 /// Sensor and identity together.
 pub(crate) struct Watch {
     sensor: Sensor,
@@ -46,6 +84,8 @@ pub(crate) struct Watch {
     members: HashMap<ContainerKey, BTreeSet<u64>>,
     /// Changes of cgroups whose container is not known yet, and since when they wait.
     unplaced: HashMap<u64, (Timestamp, Rows)>,
+    /// What folded in any cgroup of a container.
+    foldings: HashMap<ContainerKey, Foldings>,
     /// Losses by container, reason and cgroup.
     losses: HashMap<(ContainerKey, LossReason), HashMap<u64, u64>>,
     ended: Vec<(Timestamp, ContainerKey)>,
@@ -108,6 +148,7 @@ impl Watch {
             tracking: HashMap::new(),
             members: HashMap::new(),
             unplaced: HashMap::new(),
+            foldings: HashMap::new(),
             losses: HashMap::new(),
             ended: Vec::new(),
             unattributed: 0,
@@ -199,6 +240,12 @@ impl Watch {
     }
 
     fn take(&mut self, update: Update, time: Timestamp, report: &mut Report) {
+        for change in &update.changes {
+            if let Some(container) = self.identity.container_of(change.cgroup) {
+                let key = container.key.clone();
+                self.heed(&key, std::iter::once(&change.behaviour));
+            }
+        }
         for change in update.changes {
             self.place_or_keep(change, time, report);
         }
@@ -223,6 +270,7 @@ impl Watch {
             cgroup,
             behaviour,
             tally,
+            grown,
             example,
         } = change;
         if self.tracking.get(&cgroup) == Some(&Tracking::Ignore) {
@@ -234,8 +282,13 @@ impl Watch {
             .map(|container| container.key.clone())
         {
             Some(key) => {
-                let observation = self.observe(key, cgroup, behaviour, tally, example);
-                report.observations.push(observation);
+                let counted = Counted {
+                    behaviour,
+                    tally,
+                    grown,
+                    example,
+                };
+                report.observations.push(self.observe(key, cgroup, counted));
             }
             None => {
                 let (_, rows) = self
@@ -248,25 +301,51 @@ impl Watch {
     }
 
     /// An observation of a container: the sum over the cgroups that count for it.
-    fn observe(
-        &mut self,
-        container: ContainerKey,
-        cgroup: u64,
-        behaviour: Behaviour,
-        tally: Tally,
-        example: Name,
-    ) -> Observation {
+    fn observe(&mut self, container: ContainerKey, cgroup: u64, counted: Counted) -> Observation {
+        let Counted {
+            behaviour,
+            tally,
+            grown,
+            example,
+        } = counted;
         let members = self.members.entry(container.clone()).or_default();
         members.insert(cgroup);
         let others = members.iter().filter(|&&member| member != cgroup);
-        let tally = others
-            .filter_map(|&member| self.sensor.tally(member, &behaviour))
-            .fold(tally, Tally::plus);
+        let (row, taken_in) = match self.foldings.get_mut(&container) {
+            Some(foldings) => foldings.take_in(
+                &behaviour,
+                Tally {
+                    count: grown,
+                    ..tally
+                },
+            ),
+            None => (behaviour.clone(), None),
+        };
+        let own = if row == behaviour {
+            Some(tally)
+        } else {
+            self.sensor.tally(cgroup, &row)
+        };
+        let others = others.filter_map(|&member| self.sensor.tally(member, &row));
+        let tally = others.chain(own).chain(taken_in).reduce(Tally::plus);
         Observation {
             container,
-            behaviour,
-            tally,
+            behaviour: row,
+            tally: tally.expect("the row has a tally, or takes this one in"),
             example,
+        }
+    }
+
+    /// Takes note of what folded in a cgroup. Before anything of its container is observed:
+    /// the rows that folded are no longer known.
+    fn heed<'a>(
+        &mut self,
+        container: &ContainerKey,
+        behaviours: impl Iterator<Item = &'a Behaviour>,
+    ) {
+        for folded in behaviours.filter(|b| b.access.contains(Access::FOLDED)) {
+            let foldings = self.foldings.entry(container.clone()).or_default();
+            foldings.folding.heed(folded);
         }
     }
 
@@ -280,9 +359,17 @@ impl Watch {
             self.unplaced.remove(&cgroup);
         } else if let Some(key) = self.identity.container_of(cgroup).map(|c| c.key.clone()) {
             let (_, rows) = self.unplaced.remove(&cgroup).unwrap_or_default();
+            self.heed(&key, rows.keys());
             for (behaviour, (tally, example)) in rows {
-                let observation = self.observe(key.clone(), cgroup, behaviour, tally, example);
-                report.observations.push(observation);
+                let counted = Counted {
+                    behaviour,
+                    tally,
+                    grown: tally.count,
+                    example,
+                };
+                report
+                    .observations
+                    .push(self.observe(key.clone(), cgroup, counted));
             }
         } else if late || crowded {
             self.place_bare(cgroup, report);
@@ -381,6 +468,36 @@ impl Watch {
             }
             self.losses.retain(|(container, _), _| *container != key);
             self.unattributed_before.remove(&key);
+            self.foldings.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ethogram_model::Kind;
+
+    fn file(path: &str) -> Behaviour {
+        Behaviour::new(Kind::File, "/bin/a".into(), path.into())
+    }
+
+    #[test]
+    fn what_another_cgroup_folded_is_taken_in_by_growth() {
+        let mut folded = file("/tmp/*");
+        folded.access = Access::FOLDED;
+        let mut foldings = Foldings::default();
+        let grown = |count| Tally::at(Timestamp(1), count);
+        let own = foldings.take_in(&file("/tmp/x"), grown(3));
+        assert_eq!(own, (file("/tmp/x"), None));
+        foldings.folding.heed(&folded);
+        let first = foldings.take_in(&file("/tmp/x"), grown(2));
+        assert_eq!(first, (folded.clone(), Some(grown(2))));
+        let second = foldings.take_in(&file("/tmp/y"), grown(5));
+        assert_eq!(second, (folded.clone(), Some(grown(7))));
+        assert_eq!(
+            foldings.take_in(&folded, grown(100)),
+            (folded, Some(grown(7)))
+        );
     }
 }

@@ -14,7 +14,8 @@
 //!    swallows `/var/www/html`, which is what a reader of a web server wants to see.
 //! 3. Everything below `/tmp` is `/tmp/`.
 //! 4. A path that ends in a slash already (folded at the source; not one merely asked for
-//!    so) takes in the files below it, but keeps such directories below it apart.
+//!    so) takes in the files below it, but keeps such directories below it apart. A
+//!    directory whose own files were folded at the source (`/a/b/*`) has too many.
 //! 5. Never folded, and never counted as children: refused and audited rows, and secrets
 //!    (`/run/secrets/`, `/var/run/secrets/`). Those are the rows a reader must not miss.
 //! 6. Each outcome decides its directories by itself, so rows that are not shown (failed
@@ -139,6 +140,9 @@ impl Folder {
             if let Some(path) = foldable_path(behaviour) {
                 let tree = trees.entry(behaviour.status).or_default();
                 tree.insert(path, room);
+                if let Some(directory) = folded_files(behaviour) {
+                    tree.crowded.insert(directory);
+                }
                 if path.ends_with('/') && !behaviour.access.contains(Access::REQUESTED) {
                     tree.explicit.insert(path);
                 }
@@ -170,6 +174,13 @@ fn foldable_path(behaviour: &Behaviour) -> Option<&str> {
     folds.then_some(path)
 }
 
+/// The directory whose files a row stands for, but for `/`, which never folds.
+fn folded_files(behaviour: &Behaviour) -> Option<&str> {
+    let directory = behaviour.target.as_str().strip_suffix('*')?;
+    let is_folded = behaviour.access.contains(Access::FOLDED);
+    (is_folded && directory.len() > 1 && directory.ends_with('/')).then_some(directory)
+}
+
 /// Every directory above a path, topmost first, each with a trailing slash. `/` is left
 /// out; a path that ends in a slash is not above itself.
 fn directories_above(path: &str) -> impl Iterator<Item = &str> {
@@ -185,6 +196,8 @@ struct Tree<'a> {
     children: HashMap<&'a str, HashSet<(&'a str, bool)>>,
     /// Paths that end in a slash already.
     explicit: HashSet<&'a str>,
+    /// Directories with more files than were kept.
+    crowded: HashSet<&'a str>,
 }
 
 impl<'a> Tree<'a> {
@@ -211,7 +224,9 @@ impl<'a> Tree<'a> {
                 .children
                 .into_iter()
                 .filter(|(_, children)| is_full(children))
-                .map(|(directory, _)| directory.into())
+                .map(|(directory, _)| directory)
+                .chain(self.crowded)
+                .map(Into::into)
                 .collect(),
             explicit: self.explicit.into_iter().map(Into::into).collect(),
         }
@@ -416,6 +431,29 @@ mod tests {
         let many: Vec<String> = (0..16).map(|pid| format!("/proc/{pid}/stat")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(shown(Fold::Auto, &many), ["/proc/"]);
+    }
+
+    #[test]
+    fn a_directory_whose_files_were_folded_at_the_source_folds() {
+        let mut behaviour = file("/bin/app", "/a/b/*");
+        behaviour.access = Access::FOLDED;
+        let mut root = file("/bin/app", "/*");
+        root.access = Access::FOLDED;
+        let rows = [
+            behaviour,
+            root,
+            file("/bin/app", "/a/b/c/d"),
+            file("/bin/app", "/a/x*"),
+        ];
+        let rows: Vec<Row> = rows.map(|b| (b, Tally::at(Timestamp(1), 1))).into();
+        for (fold, expected) in [
+            (Fold::Auto, &["/*", "/a/b/", "/a/x*"][..]),
+            (Fold::None, &["/*", "/a/b/*", "/a/b/c/d", "/a/x*"]),
+        ] {
+            let folded = folded(fold, &rows);
+            let shown: Vec<_> = folded.iter().map(|(b, _)| b.target.as_str()).collect();
+            assert_eq!(shown, expected, "{fold}");
+        }
     }
 
     #[test]

@@ -11,11 +11,13 @@
 #![forbid(unsafe_code)]
 
 mod behaviour;
+mod budget;
 mod container;
 mod fold;
 mod loss;
 mod name;
 mod observation;
+mod place;
 mod run;
 mod selection;
 mod summary;
@@ -23,11 +25,13 @@ mod tally;
 mod time;
 
 pub use behaviour::{Access, Behaviour, Kind, Protocol, Status};
+pub use budget::{Budget, Folding};
 pub use container::{BootId, Container, ContainerKey, Labels, Runtime, Workload};
 pub use fold::{Fold, Folder, ParseFoldError};
 pub use loss::{Loss, LossReason};
 pub use name::Name;
 pub use observation::{Endpoint, Observation};
+pub use place::Place;
 pub use run::Run;
 pub use selection::Selection;
 pub use summary::{

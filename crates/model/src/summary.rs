@@ -10,11 +10,11 @@ pub use peers::Peer;
 pub use subjects::{Group, Subject};
 
 use crate::{
-    Access, Behaviour, Container, ContainerKey, Endpoint, Fold, Folder, Kind, Loss, Name,
+    Access, Behaviour, Container, ContainerKey, Endpoint, Fold, Folder, Folding, Kind, Loss, Name,
     Observation, Protocol, Run, Selection, Status, Tally, Timestamp,
 };
 use peers::Peers;
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 /// Everything a summary is computed from. What belongs to containers that are not listed
 /// is left out.
@@ -143,12 +143,29 @@ struct RowKey<'a> {
     status: Status,
 }
 
+/// What was folded at the source takes in what was kept before it folded, so that a summary
+/// does not depend on what came first.
+fn folded_at_source<'a>(observations: &[&'a Observation]) -> Vec<Cow<'a, Observation>> {
+    let folding = Folding::of(observations.iter().map(|o| &o.behaviour));
+    observations
+        .iter()
+        .map(|observation| match folding.row(&observation.behaviour) {
+            Cow::Borrowed(_) => Cow::Borrowed(*observation),
+            Cow::Owned(behaviour) => Cow::Owned(Observation {
+                behaviour,
+                ..(*observation).clone()
+            }),
+        })
+        .collect()
+}
+
 /// Folds, merges and sorts the observations of one subject.
 fn rows(observations: &[&Observation], options: &SummaryOptions, peers: &Peers) -> Vec<Row> {
+    let observations = folded_at_source(observations);
     let folder = Folder::decide(options.fold, observations.iter().map(|o| &o.behaviour));
     let mut at_key = HashMap::<RowKey, usize>::new();
     let mut rows = Vec::<Row>::new();
-    for observation in observations {
+    for observation in &observations {
         if !options.selection.selects_observation(observation) {
             continue;
         }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ethogram_model::{Access, Behaviour, Kind, Loss, LossReason, Name, Tally, Timestamp};
+use ethogram_model::{Access, Behaviour, Budget, Kind, Loss, LossReason, Name, Tally, Timestamp};
 
 use crate::{
     SensorError,
@@ -27,6 +27,8 @@ pub struct Limits {
     /// Size of the ring buffer for names and events of the slow way; a power of two and a
     /// multiple of the page size.
     pub ring_bytes: u32,
+    /// Rows kept of each cgroup before they fold.
+    pub budget: Budget,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
         Self {
             behaviours_max: 1 << 18,
             ring_bytes: 16 << 20,
+            budget: Budget::default(),
         }
     }
 }
@@ -124,6 +127,8 @@ pub struct Change {
     pub behaviour: Behaviour,
     /// Cumulative since the sensor started.
     pub tally: Tally,
+    /// How much of the count is new since it was last told.
+    pub grown: u64,
     /// The arguments of the first exec, for a process row.
     pub example: Name,
 }
@@ -173,7 +178,7 @@ impl Sensor {
     pub fn start(options: &Options) -> Result<Self, SensorError> {
         Ok(Self {
             kernel: Kernel::load(options)?,
-            table: Table::default(),
+            table: Table::new(options.limits.budget),
             sockets: Vec::new(),
             cgroups: Vec::new(),
             losses_told: BTreeMap::new(),
@@ -259,11 +264,12 @@ impl Sensor {
         }
         let changes = self.table.take_changed().into_iter();
         let changes = changes
-            .map(|(cgroup, behaviour, tally, example)| Change {
-                cgroup,
-                behaviour,
-                tally,
-                example,
+            .map(|changed| Change {
+                cgroup: changed.cgroup,
+                behaviour: changed.behaviour,
+                tally: changed.tally,
+                grown: changed.grown,
+                example: changed.example,
             })
             .collect();
         self.recycle();
@@ -344,7 +350,7 @@ impl Sensor {
                     tracing::warn!("one place in the kernel's map stays unused: {error}");
                 }
             }
-            self.table.forget(|cgroup| cgroups.contains(&cgroup));
+            self.table.forget(&cgroups);
         }
         if !self.gone.is_empty() {
             let cgroups = std::mem::take(&mut self.gone);

@@ -1,8 +1,12 @@
 //! Rows: behaviours with names, fed by first events and by counters.
+//!
+//! Each cgroup has a budget of rows; beyond it rows fold (`ethogram_model::Folding`). A row
+//! that was told already stays as it was told, and the folded row counts what came since,
+//! so that whoever adds up what was told has every event once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use ethogram_model::{Behaviour, Name, Tally, Timestamp};
+use ethogram_model::{Access, Behaviour, Budget, Folding, Name, Tally, Timestamp};
 
 /// Index of a row.
 type RowIndex = u32;
@@ -13,8 +17,29 @@ struct Row {
     cgroup: u64,
     behaviour: Behaviour,
     tally: Tally,
+    /// How much of the count was told.
+    told: u64,
     example: Name,
     changed: bool,
+}
+
+/// The rows of one cgroup.
+#[derive(Debug, Default)]
+struct Group {
+    folding: Folding,
+    index: HashMap<Behaviour, RowIndex>,
+}
+
+/// A row that changed, as it is told.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) cgroup: u64,
+    pub(crate) behaviour: Behaviour,
+    /// Cumulative.
+    pub(crate) tally: Tally,
+    /// How much of the count is new.
+    pub(crate) grown: u64,
+    pub(crate) example: Name,
 }
 
 /// An event whose executable's path has not arrived yet.
@@ -61,7 +86,8 @@ pub(crate) struct Table {
     /// `None`: free, listed in `free_rows`.
     rows: Vec<Option<Row>>,
     free_rows: Vec<RowIndex>,
-    index: HashMap<(u64, Behaviour), RowIndex>,
+    budget: Budget,
+    groups: HashMap<u64, Group>,
     slots: Vec<Slot>,
     waiting: VecDeque<Waiting>,
     /// Rows that changed since they were last taken.
@@ -69,6 +95,14 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// No rows, and so many for each cgroup, kind and outcome.
+    pub(crate) fn new(budget: Budget) -> Self {
+        Self {
+            budget,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn name_executable(&mut self, exe: u64, path: Name) {
         self.executables.insert(exe, path);
         for _ in 0..self.waiting.len() {
@@ -122,17 +156,39 @@ impl Table {
 
     /// The row of a behaviour, with `tally` added.
     fn row(&mut self, cgroup: u64, behaviour: Behaviour, tally: Tally, example: Name) -> RowIndex {
-        let key = (cgroup, behaviour);
-        if let Some(&index) = self.index.get(&key) {
-            self.add(index, tally);
-            return index;
+        let budget = self.budget;
+        let group = self.groups.entry(cgroup).or_insert_with(|| Group {
+            folding: Folding::new(budget),
+            ..Group::default()
+        });
+        let mut shown = group.folding.row(&behaviour).into_owned();
+        loop {
+            let group = self.groups.entry(cgroup).or_default();
+            if let Some(&index) = group.index.get(&shown) {
+                self.add(index, tally);
+                return index;
+            }
+            if !group.folding.admit(&shown) {
+                return self.new_row(cgroup, shown, tally, example);
+            }
+            shown = self.fold(cgroup, &behaviour);
         }
+    }
+
+    fn new_row(
+        &mut self,
+        cgroup: u64,
+        behaviour: Behaviour,
+        tally: Tally,
+        example: Name,
+    ) -> RowIndex {
         let row = Row {
             cgroup,
-            behaviour: key.1.clone(),
+            behaviour: behaviour.clone(),
             tally,
+            told: 0,
             example,
-            changed: true,
+            changed: false,
         };
         let index = match self.free_rows.pop() {
             Some(index) => {
@@ -144,9 +200,79 @@ impl Table {
                 RowIndex::try_from(self.rows.len() - 1).expect("memory ends long before 2^32 rows")
             }
         };
-        self.index.insert(key, index);
-        self.changed.push(index);
+        let group = self.groups.entry(cgroup).or_default();
+        group.index.insert(behaviour, index);
+        if tally.count > 0 {
+            self.note_change(index);
+        }
         index
+    }
+
+    /// Joins the rows of a cgroup that fold now, and returns the row of `behaviour`.
+    fn fold(&mut self, cgroup: u64, behaviour: &Behaviour) -> Behaviour {
+        let group = self.groups.entry(cgroup).or_default();
+        // What is told apart in a folded place may in turn be too much.
+        loop {
+            let mut folds_further = false;
+            for row in group.index.keys() {
+                let shown = group.folding.row(row).into_owned();
+                folds_further |=
+                    shown.access.contains(Access::FOLDED) && group.folding.admit(&shown);
+            }
+            if !folds_further {
+                break;
+            }
+        }
+        let shown = group.folding.row(behaviour).into_owned();
+        let folded: Vec<(Behaviour, Behaviour)> = group
+            .index
+            .keys()
+            .map(|row| (row.clone(), group.folding.row(row).into_owned()))
+            .filter(|(row, shown)| row != shown)
+            .collect();
+        let mut moved = HashMap::new();
+        for (row, into) in folded {
+            if let Some((from, index)) = self.move_row(cgroup, &row, into) {
+                moved.insert(from, index);
+            }
+        }
+        self.changed.retain(|index| !moved.contains_key(index));
+        for slot in &mut self.slots {
+            if let Owner::Row(index) = &mut slot.owner
+                && let Some(&into) = moved.get(index)
+            {
+                *index = into;
+            }
+        }
+        self.free_rows.extend(moved.into_keys());
+        shown
+    }
+
+    /// Moves what was not told of a row into another one; returns both.
+    fn move_row(
+        &mut self,
+        cgroup: u64,
+        row: &Behaviour,
+        into: Behaviour,
+    ) -> Option<(RowIndex, RowIndex)> {
+        let group = self.groups.entry(cgroup).or_default();
+        let from = group.index.remove(row)?;
+        let known = group.index.get(&into).copied();
+        let row = self.rows[from as usize].take()?;
+        let untold = Tally {
+            count: row.tally.count - row.told,
+            ..row.tally
+        };
+        let index = match known {
+            Some(index) => {
+                if untold.count > 0 {
+                    self.add(index, untold);
+                }
+                index
+            }
+            None => self.new_row(cgroup, into, untold, row.example),
+        };
+        Some((from, index))
     }
 
     fn add(&mut self, index: RowIndex, tally: Tally) {
@@ -154,7 +280,13 @@ impl Table {
             return;
         };
         row.tally = row.tally.plus(tally);
-        if !row.changed {
+        self.note_change(index);
+    }
+
+    fn note_change(&mut self, index: RowIndex) {
+        if let Some(row) = &mut self.rows[index as usize]
+            && !row.changed
+        {
             row.changed = true;
             self.changed.push(index);
         }
@@ -208,46 +340,56 @@ impl Table {
     }
 
     /// Drops the rows of cgroups that are gone and taken for the last time.
-    pub(crate) fn forget(&mut self, gone: impl Fn(u64) -> bool) {
-        for index in 0..self.rows.len() {
-            if self.rows[index]
-                .as_ref()
-                .is_some_and(|row| gone(row.cgroup) && !row.changed)
-                && let Some(row) = self.rows[index].take()
-            {
-                self.index.remove(&(row.cgroup, row.behaviour));
-                self.free_rows.push(index as RowIndex);
+    pub(crate) fn forget(&mut self, gone: &HashSet<u64>) {
+        for cgroup in gone {
+            let Some(group) = self.groups.get_mut(cgroup) else {
+                continue;
+            };
+            let rows = &mut self.rows;
+            let dropped = group.index.extract_if(|_, index| {
+                let row = &mut rows[*index as usize];
+                let is_done = row.as_ref().is_none_or(|row| !row.changed);
+                if is_done {
+                    *row = None;
+                }
+                is_done
+            });
+            self.free_rows.extend(dropped.map(|(_, index)| index));
+            if group.index.is_empty() {
+                self.groups.remove(cgroup);
             }
         }
     }
 
-    /// The rows that changed, with their cumulative tallies: (cgroup, behaviour, tally, example).
-    pub(crate) fn take_changed(&mut self) -> Vec<(u64, Behaviour, Tally, Name)> {
+    /// The rows that changed.
+    pub(crate) fn take_changed(&mut self) -> Vec<Changed> {
         let changed = std::mem::take(&mut self.changed);
         changed
             .into_iter()
             .filter_map(|index| {
                 let row = self.rows[index as usize].as_mut()?;
                 row.changed = false;
-                Some((
-                    row.cgroup,
-                    row.behaviour.clone(),
-                    row.tally,
-                    row.example.clone(),
-                ))
+                let grown = row.tally.count - std::mem::replace(&mut row.told, row.tally.count);
+                Some(Changed {
+                    cgroup: row.cgroup,
+                    behaviour: row.behaviour.clone(),
+                    tally: row.tally,
+                    grown,
+                    example: row.example.clone(),
+                })
             })
             .collect()
     }
 
     /// The tally of a row, if there is one.
     pub(crate) fn tally(&self, cgroup: u64, behaviour: &Behaviour) -> Option<Tally> {
-        let index = self.index.get(&(cgroup, behaviour.clone()))?;
+        let index = self.groups.get(&cgroup)?.index.get(behaviour)?;
         self.rows[*index as usize].as_ref().map(|row| row.tally)
     }
 
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
-        self.index.len()
+        self.groups.values().map(|group| group.index.len()).sum()
     }
 }
 
@@ -273,7 +415,10 @@ mod tests {
         let mut rows: Vec<_> = table
             .take_changed()
             .into_iter()
-            .map(|(_, b, tally, _)| (format!("{} {}", b.source, b.target), tally.count))
+            .map(|row| {
+                let Behaviour { source, target, .. } = row.behaviour;
+                (format!("{source} {target}"), row.tally.count)
+            })
             .collect();
         rows.sort();
         rows
@@ -361,7 +506,7 @@ mod tests {
         table.reading(reading(0, 2, 50)); // an hour back
         table.reading(reading(0, 3, 9_000)); // a day on
         let taken = table.take_changed();
-        let (_, _, tally, _) = &taken[0];
+        let tally = taken[0].tally;
         assert_eq!(
             (tally.count, tally.first, tally.last),
             (4, Timestamp(50), Timestamp(9_000))
@@ -374,12 +519,69 @@ mod tests {
         table.name_executable(1, Name::from("/bin/a"));
         table.event(7, 1, open("/x"), Timestamp(10), Name::default(), None);
         table.event(8, 1, open("/x"), Timestamp(10), Name::default(), None);
-        table.forget(|cgroup| cgroup == 7);
+        table.forget(&HashSet::from([7]));
         assert_eq!(table.len(), 2, "not taken yet");
         table.take_changed();
-        table.forget(|cgroup| cgroup == 7);
+        table.forget(&HashSet::from([7]));
         assert_eq!(table.len(), 1);
         table.event(9, 1, open("/z"), Timestamp(10), Name::default(), None);
         assert_eq!(table.len(), 2);
+    }
+
+    /// What somebody has who joins what was told: the newest count of each row.
+    fn told(table: &mut Table, known: &mut HashMap<Behaviour, u64>) {
+        for row in table.take_changed() {
+            assert!(row.grown > 0);
+            known.insert(row.behaviour, row.tally.count);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_folds_takes_its_files_in_and_counts_them_once() {
+        let mut table = Table::new(Budget::new(128)); // four files of a directory
+        table.name_executable(1, Name::from("/bin/a"));
+        let mut known = HashMap::new();
+        for n in 0..100_u32 {
+            let path = format!("/tmp/{n}");
+            table.event(7, 1, open(&path), Timestamp(10), Name::default(), Some(n));
+            if n == 2 {
+                told(&mut table, &mut known);
+            }
+        }
+        assert_eq!(table.len(), 1, "all that are left are one");
+        // Slots of files that were told before, of one that was not, and of one that came after.
+        for slot in [0, 3, 50] {
+            table.reading(reading(slot, 10, 20));
+        }
+        told(&mut table, &mut known);
+        let mut folded = open("/tmp/*");
+        folded.access = Access::FOLDED;
+        folded.source = Name::from("/bin/a");
+        assert_eq!(known.values().sum::<u64>(), 130);
+        assert_eq!(known[&folded], 127, "three were told by their names");
+        assert_eq!(table.tally(7, &folded).map(|tally| tally.count), Some(127));
+        // The places of rows that are gone are used again.
+        table.event(8, 1, open("/x"), Timestamp(30), Name::default(), Some(100));
+        table.reading(reading(100, 1, 40));
+        told(&mut table, &mut known);
+        assert_eq!(known.values().sum::<u64>(), 132);
+    }
+
+    #[test]
+    fn one_cgroups_flood_folds_nothing_of_another() {
+        let mut table = Table::new(Budget::new(128));
+        table.name_executable(1, Name::from("/bin/a"));
+        for n in 0..100_u32 {
+            let path = format!("/tmp/{n}");
+            table.event(7, 1, open(&path), Timestamp(10), Name::default(), None);
+        }
+        table.event(8, 1, open("/tmp/x"), Timestamp(10), Name::default(), None);
+        assert_eq!(
+            counts(&mut table),
+            [
+                ("/bin/a /tmp/*".to_owned(), 100),
+                ("/bin/a /tmp/x".to_owned(), 1)
+            ]
+        );
     }
 }

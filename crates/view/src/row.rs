@@ -185,7 +185,7 @@ pub(crate) struct Column {
     aside: Option<Field>,
     /// The title on a terminal too narrow for the other one.
     pub(crate) narrow_title: &'static str,
-    /// Shown only on demand.
+    /// Shown only on demand, or where [`Column::tells_folded`].
     pub(crate) wide: bool,
     /// Left out where a terminal is too narrow for all: formats for programs have it.
     pub(crate) spare: bool,
@@ -244,6 +244,12 @@ impl Column {
 
     const fn wide(self) -> Self {
         Self { wide: true, ..self }
+    }
+
+    /// Whether it says of a row that it stands for more than was kept: never left out.
+    pub(crate) fn tells_folded(&self, rows: &[Row]) -> bool {
+        let is_folded = |row: &Row| row.marks.iter().any(|mark| mark.as_str() == "folded");
+        self.field == Field::marks && rows.iter().any(is_folded)
     }
 
     pub(crate) fn is_status(&self) -> bool {

@@ -71,7 +71,10 @@ fn write_subject(
 
 fn table(kind: Kind, rows: &[Row], options: &TextOptions, clock: &Clock) -> String {
     let columns = row::columns(kind);
-    let mut columns: Vec<_> = columns.iter().filter(|c| options.wide || !c.wide).collect();
+    let mut columns: Vec<_> = columns
+        .iter()
+        .filter(|c| options.wide || !c.wide || c.tells_folded(rows))
+        .collect();
     let mut table = grid(&columns, rows, options, clock, false);
     if let Some(width) = options.width
         && !table.fit(width)

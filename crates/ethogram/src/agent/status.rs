@@ -92,6 +92,7 @@ struct Kernel {
     rows: usize,
     behaviours_max: u32,
     ring_bytes: u32,
+    rows_per_container_max: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -150,6 +151,7 @@ impl Status {
                 rows: snapshot.rows,
                 behaviours_max: settings.limits.behaviours_max,
                 ring_bytes: settings.limits.ring_bytes,
+                rows_per_container_max: settings.limits.budget.rows_max(),
             },
             losses_unattributed: snapshot.losses_unattributed,
             bounds: Bounds {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ethogram_identity::{Scope, cgroups::Hierarchies};
-use ethogram_model::{Kind, Observation};
+use ethogram_model::{Budget, Kind, Observation};
 use ethogram_sensor::{HookChoice, HookStatus, Limits, Sensor};
 
 use super::{Check, Level};
@@ -23,6 +23,7 @@ use crate::{
 const LIMITS: Limits = Limits {
     behaviours_max: 4096,
     ring_bytes: 256 * 1024,
+    budget: Budget::DEFAULT,
 };
 
 /// The names of what the known program makes.

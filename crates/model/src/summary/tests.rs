@@ -715,3 +715,46 @@ proptest! {
         prop_assert_eq!(behind, observations.len() as u64);
     }
 }
+
+#[test]
+fn what_was_folded_at_the_source_takes_in_what_was_stored_before() {
+    let containers = [web(1), web(2)];
+    let folded = |cgroup, kind, target: &str, count| {
+        with(seen(cgroup, kind, "/bin/a", target, count), |o| {
+            o.behaviour.access = Access::FOLDED;
+        })
+    };
+    let peer = |o: &mut Observation| {
+        o.behaviour.protocol = Protocol::Tcp;
+        o.behaviour.port = 80;
+    };
+    let observations = [
+        seen(1, Kind::File, "/bin/a", "/data/x", 2),
+        seen(2, Kind::File, "/bin/a", "/data/y", 3),
+        seen(2, Kind::File, "/bin/a", "/data/sub/y", 3),
+        folded(1, Kind::File, "/data/*", 100),
+        with(seen(1, Kind::Ingress, "/bin/a", "10.1.2.3", 4), peer),
+        with(seen(1, Kind::Ingress, "/bin/a", "11.1.2.3", 1), peer),
+        with(folded(1, Kind::Ingress, "10.0.0.0/8", 200), peer),
+    ];
+    let facts = Facts {
+        containers: &containers,
+        observations: &observations,
+        ..Facts::default()
+    };
+    let exact = summary(&facts, |options| options.fold = Fold::None);
+    assert_eq!(
+        lines(&exact.subjects[0]),
+        [
+            "file /bin/a /data/* folded Allow 105",
+            "file /bin/a /data/sub/y Allow 3",
+            "ingress /bin/a 10.0.0.0/8 folded Allow 204",
+            "ingress /bin/a 11.1.2.3 Allow 1",
+        ]
+    );
+    let brief = summary(&facts, |_| {});
+    assert_eq!(
+        lines(&brief.subjects[0])[0],
+        "file /bin/a /data/ folded Allow 108"
+    );
+}
