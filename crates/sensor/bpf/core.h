@@ -189,6 +189,52 @@ static __always_inline void *untyped(const void *typed)
 	return plain;
 }
 
+/*
+ * ---- looking into the program's memory ----
+ *
+ * A page that another thread writes to after a fork is copied, and between its old place and
+ * its new one the page table has no entry for it; the same goes for a page that is moved. A
+ * BPF program may not wait for it as the kernel does, so it tries again: the gap is a few
+ * microseconds long. Memory that really is gone costs all the tries, about one microsecond each.
+ */
+#define USER_READ_TRIES 256
+
+struct user_read {
+	void *to;
+	const void *from;
+	u64 bytes; /* the verifier remembers the bounds of what is spilled whole */
+	bool is_string;
+	long outcome; /* of a string its length with the NUL, else 0; or a negative error */
+};
+
+static long user_read_again(u32 index, struct user_read *read)
+{
+	read->outcome = read->is_string ? bpf_probe_read_user_str(read->to, read->bytes, read->from)
+					: bpf_probe_read_user(read->to, read->bytes, read->from);
+	return read->outcome >= 0;
+}
+
+/* One function for both, as each call of bpf_loop is verified by itself. */
+static __noinline long read_user_patiently(struct user_read *read)
+{
+	if (!user_read_again(0, read))
+		bpf_loop(USER_READ_TRIES, user_read_again, read, 0);
+	return read->outcome;
+}
+
+#define read_user(to_, bytes_, from_)                                                              \
+	({                                                                                         \
+		struct user_read read_ = { .to = (to_), .from = (from_), .bytes = (bytes_) };      \
+		read_user_patiently(&read_);                                                       \
+	})
+#define read_user_string(to_, bytes_, from_)                                                       \
+	({                                                                                         \
+		struct user_read read_ = {                                                         \
+			.to = (to_), .from = (from_), .bytes = (bytes_), .is_string = true         \
+		};                                                                                 \
+		read_user_patiently(&read_);                                                       \
+	})
+
 static __always_inline u64 mix(u64 hash, u64 word)
 {
 	/* 2^64 / golden ratio: spreads low bits upwards. */

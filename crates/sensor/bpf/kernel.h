@@ -289,6 +289,7 @@ struct sockaddr_any {
 #define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define EPERM 1
 #define EACCES 13
+#define EFAULT 14
 #define EINPROGRESS 115
 #define AF_UNIX 1
 #define AF_INET 2

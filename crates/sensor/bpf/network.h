@@ -104,17 +104,24 @@ static __always_inline void local_end(struct end *end, struct sock *sk)
 }
 
 /*
- * An address as the program wrote it, from user memory. False: none of ours, or unreadable.
+ * An address as the program wrote it, from user memory, after a call with this outcome. False:
+ * none of ours, or unreadable, which is a loss unless the kernel could not read it either.
  * A function of its own, so that the buffer is not on the stack of what is called next.
  */
-static __noinline bool requested_end(struct end *end, const void *user_address, u32 bytes)
+static __noinline bool requested_end(const struct actor *actor, struct end *end, long outcome,
+				     const void *user_address, u32 bytes)
 {
 	struct sockaddr_any address = {};
 
 	if (bytes > sizeof(address))
 		bytes = sizeof(address);
-	if (bytes < sizeof(u16) || bpf_probe_read_user(&address, bytes, user_address))
+	if (bytes < sizeof(u16))
 		return false;
+	if (read_user(&address, bytes, user_address)) {
+		if (outcome != -EFAULT)
+			lose(actor->cgroup, LOSS_UNRESOLVED);
+		return false;
+	}
 	switch (address.family) {
 	case AF_INET:
 		end_v4(end, *(__be32 *)(address.data + 2), *(__be16 *)address.data);
@@ -229,7 +236,7 @@ static __noinline int count_unix(struct actor *actor, u32 how, struct unix_name 
 	if (bytes > UNIX_NAME_BYTES_MAX)
 		bytes = UNIX_NAME_BYTES_MAX;
 	__builtin_memset(s->extra, 0, UNIX_NAME_BYTES_MAX + 4);
-	if (bytes && (name->user ? bpf_probe_read_user(s->extra, bytes, name->string)
+	if (bytes && (name->user ? read_user(s->extra, bytes, name->string)
 				 : bpf_probe_read_kernel(s->extra, bytes, name->string))) {
 		lose(actor->cgroup, LOSS_UNRESOLVED);
 		goto out;
@@ -278,9 +285,15 @@ static __always_inline void count_requested_end(struct actor *actor, u8 kind, lo
 
 		if (bytes > SOCKADDR_UN_BYTES)
 			bytes = SOCKADDR_UN_BYTES;
-		/* If the kernel could not read it either: no address, no behaviour. */
-		if (bytes <= sizeof(family) ||
-		    bpf_probe_read_user(&family, sizeof(family), user_address) || family != AF_UNIX)
+		if (bytes <= sizeof(family))
+			return;
+		if (read_user(&family, sizeof(family), user_address)) {
+			/* If the kernel could not read it either: no address, no behaviour. */
+			if (error != -EFAULT)
+				lose(actor->cgroup, LOSS_UNRESOLVED);
+			return;
+		}
+		if (family != AF_UNIX)
 			return;
 
 		struct unix_name name = {
@@ -292,7 +305,7 @@ static __always_inline void count_requested_end(struct actor *actor, u8 kind, lo
 		};
 
 		count_unix(actor, HOW(kind, status_of(error), 0), &name);
-	} else if (is_inet(protocol) && requested_end(&end, user_address, bytes)) {
+	} else if (is_inet(protocol) && requested_end(actor, &end, error, user_address, bytes)) {
 		count_end(actor, kind, status_of(error), protocol, &end, 0, task);
 	}
 }
@@ -399,7 +412,7 @@ static __always_inline void datagram(struct actor *actor, struct sock *sk, u8 ki
 		if (!has_explicit_port(sk) || BPF_CORE_READ(sk, __sk_common.skc_dport))
 			return;
 	}
-	if (!requested_end(&end, user_address, bytes))
+	if (!requested_end(actor, &end, error, user_address, bytes))
 		return;
 	if (kind == KIND_INGRESS)
 		end.port = BPF_CORE_READ(sk, __sk_common.skc_num);

@@ -118,9 +118,10 @@ static __always_inline u64 open_flags(const struct call *call)
 	if (!call->rule.flags_arg)
 		return 0;
 	flags = call_arg(call, call->rule.flags_arg);
-	if (call->rule.empty_path_arg) /* openat2: they are in a struct in user memory */
-		bpf_probe_read_user(&flags, sizeof(flags), (void *)flags);
-	return flags;
+	if (!call->rule.empty_path_arg)
+		return flags;
+	/* openat2: they are in a struct in user memory. */
+	return read_user(&flags, sizeof(flags), (void *)flags) ? 0 : flags;
 }
 
 /* The access that flags of an open ask for. */
@@ -164,7 +165,7 @@ static __always_inline bool is_empty_string(const void *user)
 {
 	char first = 1;
 
-	return !bpf_probe_read_user(&first, 1, user) && !first;
+	return !read_user(&first, 1, user) && !first;
 }
 
 static __always_inline void changed_path(struct actor *actor, const struct call *call,
@@ -270,9 +271,14 @@ static __always_inline void on_datagram(struct actor *actor, const struct call *
 	u32 bytes = call->args[5];
 	struct sock *sk;
 
-	if (call->rule.op == CALL_RECVFROM &&
-	    (call->ret < 0 || bpf_probe_read_user(&bytes, sizeof(bytes), (void *)call->args[5])))
-		return;
+	if (call->rule.op == CALL_RECVFROM) {
+		if (call->ret < 0)
+			return;
+		if (read_user(&bytes, sizeof(bytes), (void *)call->args[5])) {
+			lose(actor->cgroup, LOSS_UNRESOLVED);
+			return;
+		}
+	}
 	sk = sock_of(task, call->args[0]);
 	if (sk)
 		datagram(actor, sk, datagram_kind(call), call->ret, (void *)call->args[4], bytes,
@@ -284,7 +290,12 @@ static __always_inline void message(struct actor *actor, struct sock *sk, const 
 {
 	struct user_msghdr_name msg;
 
-	if (bpf_probe_read_user(&msg, sizeof(msg), header) || !msg.msg_name)
+	if (read_user(&msg, sizeof(msg), header)) {
+		if (call->ret != -EFAULT)
+			lose(actor->cgroup, LOSS_UNRESOLVED);
+		return;
+	}
+	if (!msg.msg_name)
 		return;
 	datagram(actor, sk, datagram_kind(call), call->ret, (void *)msg.msg_name, msg.msg_namelen,
 		 task);

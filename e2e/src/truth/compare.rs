@@ -2,7 +2,7 @@
 
 use super::{Document, Ledger, Scope};
 use ethogram_model::{Behaviour, Kind};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// How many differing rows of a kind are printed; the rest are only counted.
 const SHOWN_ROWS_MAX: usize = 20;
@@ -23,7 +23,7 @@ pub struct Difference {
 pub struct Comparison {
     truth: Ledger,
     seen: Ledger,
-    lost: u64,
+    losses: BTreeMap<String, u64>,
     differences: Vec<Difference>,
 }
 
@@ -49,7 +49,7 @@ impl Comparison {
         Self {
             truth,
             seen,
-            lost: document.lost,
+            losses: document.losses.clone(),
             differences,
         }
     }
@@ -69,7 +69,7 @@ impl Comparison {
             .iter()
             .map(|d| d.expected.saturating_sub(d.seen))
             .sum();
-        match (missing, self.lost) {
+        match (missing, self.losses.values().sum::<u64>()) {
             _ if overcounted => Verdict::Wrong,
             (0, 0) => Verdict::Equal,
             (0, _) => Verdict::EqualWithLoss,
@@ -108,7 +108,10 @@ impl fmt::Display for Comparison {
             self.write_line(f, kind.as_str(), |row| row.kind == kind)?;
         }
         self.write_line(f, "all", |_| true)?;
-        writeln!(f, "reported lost: {}", self.lost)?;
+        writeln!(f, "reported lost: {}", self.losses.values().sum::<u64>())?;
+        for (reason, count) in &self.losses {
+            writeln!(f, "  {reason}: {count}")?;
+        }
         for &kind in Kind::ALL {
             self.write_differences(f, kind)?;
         }

@@ -3,6 +3,7 @@
 use super::{Ledger, ledger::Row};
 use ethogram_model::Kind;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The version of the document that is read here.
 const SCHEMA: &str = "ethogram.summary/v1";
@@ -12,8 +13,8 @@ const SCHEMA: &str = "ethogram.summary/v1";
 pub struct Document {
     /// Every row of every subject.
     pub seen: Ledger,
-    /// Events reported as not counted, over all subjects and reasons.
-    pub lost: u64,
+    /// Events reported as not counted, by reason, over all subjects.
+    pub losses: BTreeMap<String, u64>,
 }
 
 /// Why a document could not be read.
@@ -37,7 +38,13 @@ impl Document {
     /// those it says were lost.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.seen.total() + self.lost
+        self.seen.total() + self.lost()
+    }
+
+    /// Events reported as not counted, for whatever reason.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.losses.values().sum()
     }
 
     /// Reads a document, as `ethogram summary -o json --fold none` prints it.
@@ -78,9 +85,14 @@ impl Document {
 
     fn take_losses(&mut self, losses: &Value, at: &str) -> Result<(), DocumentError> {
         for (index, loss) in array(losses, at)?.iter().enumerate() {
-            let count = loss["count"].as_u64();
-            self.lost +=
-                count.ok_or_else(|| shape(&format!("{at}[{index}]"), "has no count".into()))?;
+            let wrong = |reason: &str| shape(&format!("{at}[{index}]"), reason.into());
+            let reason = loss["reason"]
+                .as_str()
+                .ok_or_else(|| wrong("has no reason"))?;
+            let count = loss["count"]
+                .as_u64()
+                .ok_or_else(|| wrong("has no count"))?;
+            *self.losses.entry(reason.to_owned()).or_default() += count;
         }
         Ok(())
     }

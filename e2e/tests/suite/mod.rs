@@ -37,6 +37,10 @@ pub(crate) const TESTS: &[Test] = &[
         truth::a_million_operations_equal_the_truth,
     ),
     (
+        "truth::names_on_pages_in_motion_are_read",
+        truth::names_on_pages_in_motion_are_read,
+    ),
+    (
         "truth::other_crowds_equal_the_truth",
         truth::other_crowds_equal_the_truth,
     ),

@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use ethogram_e2e::{
-    agent::{binary, summary_json},
+    agent::{binary, only, summary_json, summary_of},
+    expected::{Count, Expected, check_complete},
     truth::{Comparison, Document, Scope, Verdict, read_truth},
 };
+use ethogram_model::Kind;
 use std::{fs, process::Command};
 
 /// What the actor is to do.
@@ -64,7 +66,7 @@ pub(super) fn what_a_tiny_map_loses_is_reported() -> Result<()> {
     let tiny = watch(&play, &["--behaviours-max", "64", "--ring-kib", "64"])?;
     println!("{}", tiny.comparison);
     ensure!(
-        tiny.document.lost > 0,
+        tiny.document.lost() > 0,
         "nothing was lost, so this shows nothing"
     );
     ensure!(
@@ -72,6 +74,39 @@ pub(super) fn what_a_tiny_map_loses_is_reported() -> Result<()> {
         "{} events counted or reported lost, {} counted without loss",
         tiny.document.events(),
         whole.document.events()
+    );
+    Ok(())
+}
+
+/// The names of what was done lie on a page that is being copied, now and then.
+pub(super) fn names_on_pages_in_motion_are_read() -> Result<()> {
+    const TIMES: u64 = 5_000;
+    let dir = tempfile::tempdir()?;
+    let recording = dir.path().join("recording.db");
+    let made = dir.path().join("made");
+    let program = env!("CARGO_BIN_EXE_copied");
+    let output = Command::new(binary()?)
+        .args(["record", "--quiet", "-o"])
+        .arg(&recording)
+        .args(["--", program])
+        .arg(&made)
+        .arg(TIMES.to_string())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let document = summary_of(&recording, &[])?;
+    let made = made.to_str().context("a temporary path is a text")?;
+    let subject = only(&document)?;
+    check_complete(subject)?;
+    let counted =
+        Expected::new(Kind::File, program, made, Count::Exactly(2 * TIMES)).counted(subject);
+    ensure!(
+        counted == 2 * TIMES,
+        "{counted} of {} were counted",
+        2 * TIMES
     );
     Ok(())
 }
