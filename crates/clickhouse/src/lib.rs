@@ -60,7 +60,9 @@ pub use address::{Address, AddressError};
 pub use schema::{SCHEMA_VERSION, Table, create_statements};
 
 use batch::Batcher;
-use ethogram_model::{ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp};
+use ethogram_model::{
+    Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+};
 use ethogram_store::{KeptContainer, Limits, Overview, Removed, Report, Stats, Store, StoreError};
 use rows::{Arrivals, Rows};
 use server::Server;
@@ -102,6 +104,17 @@ impl ClickHouseStore {
 impl Store for ClickHouseStore {
     fn apply(&self, report: &Report) -> Result<(), StoreError> {
         let rows = Rows::of(report, self.arrivals.next());
+        self.batcher
+            .write(rows, |batch| batch::insert(&self.server, batch))
+            .map_err(|problem| problem.at(self.server.endpoint()))
+    }
+
+    fn describe(&self, containers: &[Container], endpoints: &[Endpoint]) -> Result<(), StoreError> {
+        let keys: Vec<_> = containers.iter().map(|one| &one.key).collect();
+        let known =
+            read::those_known(&self.server, &keys).map_err(|p| p.at(self.server.endpoint()))?;
+        let known = containers.iter().filter(|one| known.contains(&one.key));
+        let rows = Rows::described(known, endpoints, self.arrivals.next());
         self.batcher
             .write(rows, |batch| batch::insert(&self.server, batch))
             .map_err(|problem| problem.at(self.server.endpoint()))

@@ -25,6 +25,9 @@ use std::{
 /// Containers one query asks for. Their rows are what server and caller hold at a time.
 const CONTAINERS_PER_QUERY: usize = 128;
 
+/// Containers one query looks for by their keys: some 60 KB of text.
+const CONTAINERS_PER_LOOKUP: usize = 1024;
+
 /// Addresses one query asks for.
 const ADDRESSES_PER_QUERY: usize = 4096;
 
@@ -106,6 +109,24 @@ pub(crate) fn said_of_containers_sql(condition: &str) -> String {
         "SELECT {SAID}, minMerge(arrived_first_ns) AS first, maxMerge(arrived_last_ns) AS last \
          FROM container WHERE {condition} GROUP BY {SAID} ORDER BY {CONTAINER}"
     )
+}
+
+/// Those of the containers of which anything was said.
+pub(crate) fn those_known(
+    server: &Server,
+    keys: &[&ContainerKey],
+) -> Result<HashSet<ContainerKey>, Problem> {
+    let mut known = HashSet::new();
+    for keys in keys.chunks(CONTAINERS_PER_LOOKUP) {
+        let rows: Vec<KeyRow> = server.select(&known_sql(keys))?;
+        known.extend(rows.iter().map(KeyRow::key));
+    }
+    Ok(known)
+}
+
+pub(crate) fn known_sql(keys: &[&ContainerKey]) -> String {
+    let condition = of_containers(keys.iter().copied());
+    format!("SELECT {CONTAINER} FROM container WHERE {condition} GROUP BY {CONTAINER}")
 }
 
 #[derive(Row, Deserialize)]

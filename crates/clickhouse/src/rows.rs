@@ -163,7 +163,7 @@ impl Rows {
         let run = &report.run;
         let described = report.containers.iter();
         let mut containers: Vec<ContainerRow> = described
-            .map(|container| container_row(run, container, arrived_ns))
+            .map(|container| container_row(&run.id, container, arrived_ns))
             .collect();
         containers.extend(only_counted(report).map(|key| counted_row(run, key, arrived_ns)));
         Self {
@@ -184,6 +184,26 @@ impl Rows {
                 .iter()
                 .map(|e| endpoint_row(e, arrived_ns))
                 .collect(),
+        }
+    }
+
+    /// What somebody says who counts nothing: no run's, and the container table's rows name
+    /// none.
+    pub(crate) fn described<'a>(
+        containers: impl IntoIterator<Item = &'a Container>,
+        endpoints: &[Endpoint],
+        arrived_ns: i64,
+    ) -> Self {
+        Self {
+            containers: containers
+                .into_iter()
+                .map(|container| container_row("", container, arrived_ns))
+                .collect(),
+            endpoints: endpoints
+                .iter()
+                .map(|e| endpoint_row(e, arrived_ns))
+                .collect(),
+            ..Self::default()
         }
     }
 
@@ -254,12 +274,12 @@ fn loss_row(run: &Run, container: &ContainerKey, loss: Loss) -> LossRow {
     }
 }
 
-fn container_row(run: &Run, container: &Container, arrived_ns: i64) -> ContainerRow {
+fn container_row(run: &str, container: &Container, arrived_ns: i64) -> ContainerRow {
     ContainerRow {
         boot: container.key.boot.as_str().into(),
         cgroup: container.key.cgroup,
         incarnation: container.key.incarnation,
-        run: run.id.clone(),
+        run: run.into(),
         described: 1,
         node: container.node.clone(),
         runtime: container.runtime.as_str(),
@@ -288,7 +308,7 @@ fn counted_row(run: &Run, key: &ContainerKey, arrived_ns: i64) -> ContainerRow {
     container.node.clone_from(&run.node);
     ContainerRow {
         described: 0,
-        ..container_row(run, &container, arrived_ns)
+        ..container_row(&run.id, &container, arrived_ns)
     }
 }
 

@@ -48,6 +48,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     clock::now,
     config::Settings,
+    names::NamedStore,
     watch::{Watch, v1_controller},
 };
 use keeper::{Desk, Keeper, PENDING_ROWS_MAX, Receipt};
@@ -135,8 +136,10 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         .enable_all()
         .build()?;
 
+    let kept = named(&settings, &store, &runtime)?;
+
     let mut watch = start_watch(&settings, sensor, hierarchies, runtime.handle())?;
-    let keeper = Keeper::start(Arc::clone(&store) as Arc<dyn Store>, watch.run().clone())?;
+    let keeper = Keeper::start(kept, watch.run().clone())?;
     let (questions, asked) = mpsc::channel();
     let mut adder = Adder::default();
     write_first(&mut watch, &mut adder, keeper.desk())?;
@@ -187,6 +190,21 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     finished.context("what happened last is lost")?;
     tracing::info!("ended: everything is written");
     Ok(())
+}
+
+/// The store, with the names that an API server gives, if the settings name one.
+fn named(
+    settings: &Settings,
+    store: &Arc<SqliteStore>,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Arc<dyn Store>> {
+    let store = Arc::clone(store) as Arc<dyn Store>;
+    let Some(client) = runtime.block_on(settings.kubernetes.client())? else {
+        return Ok(store);
+    };
+    let named = Arc::new(NamedStore::new(store)?);
+    runtime.spawn(Arc::clone(&named).listen(client));
+    Ok(named)
 }
 
 fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {

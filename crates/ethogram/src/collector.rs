@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     args::{CollectorArgs, StoreAddress},
     clock::now,
+    names::NamedStore,
 };
 use audit::Audit;
 
@@ -43,6 +44,8 @@ struct Shared {
     store: Arc<dyn Store>,
     /// The same, if it knows what changed in it.
     spool: Option<Arc<SqliteStore>>,
+    /// The same store, where an API server gives names.
+    names: Option<Arc<NamedStore>>,
     identity: String,
     agents: Arc<Agents>,
     access: Arc<Access>,
@@ -57,12 +60,24 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         refuse_strangers(&args)?;
     }
     neighbours::refuse_strangers(&args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let api_server = runtime.block_on(args.kubernetes.client())?;
     let Opened {
         store,
         spool,
         identity,
         writes_max,
     } = open(&args.store)?;
+    let names = match &api_server {
+        Some(_) => Some(Arc::new(NamedStore::new(Arc::clone(&store))?)),
+        None => None,
+    };
+    let store = match &names {
+        Some(named) => Arc::clone(named) as Arc<dyn Store>,
+        None => store,
+    };
     let audit = args.audit_log.as_deref().map(Audit::open).transpose()?;
     let (reports_tls, api_tls) = (
         tls(&args, &["h2"], true)?,
@@ -88,15 +103,13 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
     let shared = Arc::new(Shared {
         store,
         spool,
+        names,
         identity,
         agents: receiver.agents(),
         access,
         audit,
         args,
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
     let outcome = runtime.block_on(async {
         let reports = listen(shared.args.listen).await?;
         let questions = listen(shared.args.api_listen).await?;
@@ -104,6 +117,7 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
             listen = %reports.local_addr()?,
             api = %questions.local_addr()?,
             store = shared.identity,
+            names = shared.names.is_some(),
             "ready"
         );
         let mut tasks = tokio::task::JoinSet::new();
@@ -120,6 +134,9 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         ));
         neighbours::serve(&mut tasks, &shared, stopped)?;
         tasks.spawn(retain(Arc::downgrade(&shared)));
+        if let (Some(names), Some(client)) = (&shared.names, api_server) {
+            tasks.spawn(Arc::clone(names).listen(client));
+        }
         end_asked().await?;
         tracing::info!("ending");
         stop.send_replace(true);

@@ -18,6 +18,7 @@ use ethogram_sensor::HookChoice;
 
 use crate::{
     args::{parse_behaviours, parse_duration, parse_ring_kib, parse_rows},
+    names::Reach,
     neighbours::{parse_kubearmor, parse_observability},
 };
 
@@ -92,6 +93,11 @@ pub(crate) struct Options {
     /// The cluster's name, shown in summaries
     #[arg(long, value_name = "NAME", env = "ETHOGRAM_CLUSTER")]
     pub(crate) cluster: Option<String>,
+    /// Take names, owners and labels from this API server: in-cluster, or a kubeconfig's path.
+    /// Each agent that does watches the whole cluster: where there is a collector, it does so
+    /// for all of them [default: off]
+    #[arg(long, value_name = "off|in-cluster|FILE", env = "ETHOGRAM_KUBERNETES")]
+    pub(crate) kubernetes: Option<Reach>,
     /// Report to this collector: https://HOST:PORT, or http:// on a network that others
     /// may read
     #[arg(long, value_name = "URL", env = "ETHOGRAM_COLLECTOR")]
@@ -236,6 +242,7 @@ pub(crate) struct Settings {
     pub(crate) host: bool,
     pub(crate) node: Option<String>,
     pub(crate) cluster: String,
+    pub(crate) kubernetes: Reach,
     pub(crate) collector: Option<Collector>,
     pub(crate) retention: ethogram_store::Limits,
     pub(crate) limits: ethogram_sensor::Limits,
@@ -287,6 +294,7 @@ impl Options {
             host: self.host.or(other.host),
             node: self.node.or(other.node),
             cluster: self.cluster.or(other.cluster),
+            kubernetes: self.kubernetes.or(other.kubernetes),
             collector: self.collector.or(other.collector),
             collector_ca: self.collector_ca.or(other.collector_ca),
             collector_cert: self.collector_cert.or(other.collector_cert),
@@ -328,6 +336,7 @@ impl Options {
             host: self.host.unwrap_or(false),
             node: self.node,
             cluster: self.cluster.unwrap_or_default(),
+            kubernetes: self.kubernetes.unwrap_or(Reach::Off),
             retention: ethogram_store::Limits {
                 age_max: Some(self.retention_age.unwrap_or(RETENTION_AGE)),
                 bytes_max: Some(self.retention_size.unwrap_or(RETENTION_BYTES)),
@@ -460,6 +469,7 @@ mod tests {
             host = true
             node = "n"
             cluster = "c"
+            kubernetes = "/kubeconfig"
             collector = "https://c:1"
             collector-ca = "/ca"
             collector-cert = "/cert"
@@ -495,6 +505,7 @@ mod tests {
                 host: true,
                 node: Some("n".into()),
                 cluster: "c".into(),
+                kubernetes: Reach::Kubeconfig("/kubeconfig".into()),
                 collector: Some(Collector {
                     url: "https://c:1".into(),
                     ca: Some("/ca".into()),

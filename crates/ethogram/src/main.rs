@@ -20,6 +20,7 @@ mod host;
 mod http;
 mod inventory;
 mod log;
+mod names;
 mod neighbours;
 mod pager;
 mod present;

@@ -50,4 +50,5 @@ pub use objects::{
 pub use watch::{
     BACKOFF_MAX_S, BACKOFF_MIN_MS, EVENTS_MAX, IDLE_MAX_S, LINE_BYTES_MAX, PAGE_BYTES_MAX,
     PAGE_OBJECTS, REQUEST_TIMEOUT_S, Scope, WATCH_S, Watch, WatchError, connect,
+    connect_in_cluster, is_in_cluster,
 };

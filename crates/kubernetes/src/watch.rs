@@ -53,6 +53,8 @@ pub const IDLE_MAX_S: u64 = WATCH_S as u64 + 15;
 /// How many events wait to be taken; beyond it the tasks wait, and with them the API
 /// server's connections, which is no loss.
 pub const EVENTS_MAX: usize = 1024;
+/// Where the kubelet puts a service account's token.
+const SERVICE_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// How much is kept of what the API server says is wrong.
 const REASON_BYTES_MAX: usize = 1024;
 /// A watch that ends earlier without a word counts as a failure, so that it is not
@@ -101,6 +103,9 @@ pub enum WatchError {
         /// What is wrong with it.
         why: Box<kube::config::KubeconfigError>,
     },
+    /// The pod's service account cannot be used.
+    #[error("the service account cannot be used: {0}; run in a pod that has one mounted")]
+    ServiceAccount(#[source] Box<kube::config::InClusterError>),
     /// Certificates or the address are wrong.
     #[error("no client for the API server {url}: {why}")]
     Client {
@@ -128,6 +133,24 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, WatchError> {
             .await
             .map_err(|why| WatchError::NowhereToAsk(Box::new(why)))?,
     };
+    client(config)
+}
+
+/// Whether this runs in a pod that may have a service account.
+#[must_use]
+pub fn is_in_cluster() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(SERVICE_TOKEN).exists()
+}
+
+/// A client by the pod's service account, whatever kubeconfig there is. Nothing is sent yet.
+///
+/// # Errors
+/// If this is no pod with a service account.
+pub fn connect_in_cluster() -> Result<Client, WatchError> {
+    client(Config::incluster().map_err(|why| WatchError::ServiceAccount(Box::new(why)))?)
+}
+
+fn client(config: Config) -> Result<Client, WatchError> {
     let url = config.cluster_url.to_string();
     Client::try_from(config).map_err(|why| WatchError::Client {
         url,

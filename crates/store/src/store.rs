@@ -134,6 +134,14 @@ pub trait Store: Send + Sync {
     /// Any [`StoreError`]; nothing is applied then, and applying it again later is safe.
     fn apply(&self, report: &Report) -> Result<(), StoreError>;
 
+    /// Takes what is known of names by somebody who counts nothing: a watch of a cluster's
+    /// API server. Texts join as those of a [`Report`] do, but whoever reports a container
+    /// goes on reporting it, and containers that the store does not know stay unknown.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; describing again later is safe.
+    fn describe(&self, containers: &[Container], endpoints: &[Endpoint]) -> Result<(), StoreError>;
+
     /// The selected containers, in the order in which they were first reported.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use ethogram_clickhouse::Address;
 use super::parse_duration;
 use crate::{
     config::parse_size,
+    names::Reach,
     neighbours::{parse_kubearmor, parse_observability},
 };
 
@@ -78,6 +79,15 @@ pub(crate) struct CollectorArgs {
     /// Append who read what to this file, one JSON object a line
     #[arg(long, value_name = "FILE", env = "ETHOGRAM_AUDIT_LOG")]
     pub(crate) audit_log: Option<PathBuf>,
+    /// Take names, owners and labels from this API server: auto (the cluster's own, where this
+    /// runs in a pod with a service account), in-cluster, off, or a kubeconfig's path
+    #[arg(
+        long,
+        value_name = "auto|in-cluster|off|FILE",
+        env = "ETHOGRAM_KUBERNETES",
+        default_value = "auto"
+    )]
+    pub(crate) kubernetes: Reach,
     /// The cluster's name, shown in summaries
     #[arg(
         long,

@@ -15,6 +15,7 @@ use super::{
     Shared,
     state::{lag_s, seconds},
 };
+use crate::names::NamesState;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByNode {
@@ -32,6 +33,11 @@ struct ByReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
 type Seconds = Family<ByNode, Gauge<f64, AtomicU64>>;
 
 /// All metrics as they stand.
@@ -46,9 +52,41 @@ pub(super) fn text(shared: &Shared, overview: Overview, now: Timestamp) -> Resul
     containers.set(overview.containers);
     registry.register("store_containers", "Containers in the store", containers);
     add_agents(&mut registry, shared, now);
+    if let Some(names) = &shared.names {
+        add_names(&mut registry, &names.state());
+    }
     let mut text = String::new();
     encode(&mut text, &registry).context("cannot write the metrics")?;
     Ok(text)
+}
+
+fn add_names(registry: &mut Registry, state: &NamesState) {
+    let (current, objects) = (
+        Family::<ByKind, Gauge>::default(),
+        Family::<ByKind, Gauge>::default(),
+    );
+    let malformed = Family::<ByKind, Counter>::default();
+    for (&kind, of_kind) in &state.kinds {
+        let by = ByKind { kind };
+        let is_current = i64::from(of_kind.state == "current");
+        current.get_or_create(&by).set(is_current);
+        let listed = i64::try_from(of_kind.listed).unwrap_or(i64::MAX);
+        objects.get_or_create(&by).set(listed);
+        malformed.get_or_create(&by).inc_by(of_kind.malformed);
+    }
+    let help = "Whether changes of a kind of object arrive as they happen";
+    registry.register("kubernetes_current", help, current);
+    let help = "Objects when all of a kind were listed last";
+    registry.register("kubernetes_listed", help, objects);
+    let help = "Objects that were not understood";
+    registry.register("kubernetes_malformed", help, malformed);
+    let (silences, bounds) = (Counter::<u64>::default(), Counter::<u64>::default());
+    silences.inc_by(state.silences_total);
+    bounds.inc_by(state.bounds_hit);
+    let help = "Times in which nothing was heard of a kind of object";
+    registry.register("kubernetes_silences", help, silences);
+    let help = "Ended pods and names forgotten before their time";
+    registry.register("kubernetes_forgotten_early", help, bounds);
 }
 
 fn add_agents(registry: &mut Registry, shared: &Shared, now: Timestamp) {

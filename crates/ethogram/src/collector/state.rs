@@ -8,7 +8,7 @@ use ethogram_store::Overview;
 use serde::Serialize;
 
 use super::Shared;
-use crate::clock::rfc3339;
+use crate::{clock::rfc3339, names::NamesState};
 
 /// The name and version of the wire form. Fields may be added within a version.
 const AGENTS_SCHEMA: &str = "ethogram.agents/v1";
@@ -103,6 +103,9 @@ pub(super) struct Status {
     cluster: String,
     agents_connected: usize,
     store: Store,
+    /// Whether and how well the API server gives names; left out where none is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kubernetes: Option<NamesState>,
 }
 
 #[derive(Debug, Serialize)]
@@ -123,6 +126,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             cluster: shared.args.cluster.clone(),
             agents_connected: states.iter().filter(|state| state.streams > 0).count(),
+            kubernetes: shared.names.as_ref().map(|names| names.state()),
             store: Store {
                 identity: shared.identity.clone(),
                 bytes: overview.bytes,

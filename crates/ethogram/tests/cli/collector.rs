@@ -27,14 +27,14 @@ const ADMIN: &str = "cccccccccccccccccccccccccccccccc";
 const NODE: &str = "node-1";
 
 /// A collector that ends with the test.
-struct Collector {
+pub(crate) struct Collector {
     child: Child,
-    reports: SocketAddr,
-    api: SocketAddr,
+    pub(crate) reports: SocketAddr,
+    pub(crate) api: SocketAddr,
 }
 
 impl Collector {
-    fn start(folder: &Path, options: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, options: &[&str]) -> Self {
         let mut child = collector(folder, options)
             .stderr(Stdio::piped())
             .spawn()
@@ -76,7 +76,7 @@ impl Collector {
         (status.expect("a status"), body.to_owned())
     }
 
-    fn json(&self, path: &str, token: Option<&str>) -> Value {
+    pub(crate) fn json(&self, path: &str, token: Option<&str>) -> Value {
         let (status, body) = self.get(path, token);
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).expect("JSON")
@@ -108,7 +108,7 @@ fn collector(folder: &Path, options: &[&str]) -> Command {
 }
 
 /// Tells a collector all of a store.
-fn tell(store: &Path, collector: String, trust: Trust) {
+pub(crate) fn tell(store: &Path, collector: String, trust: Trust) {
     let store = Arc::new(SqliteStore::open(store).expect("the agent's store"));
     let options = SenderOptions {
         collector,

@@ -3,6 +3,21 @@
 mod collector;
 mod containers;
 mod doctor;
+#[allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "it is the test suite's of another crate"
+)]
+#[path = "../../../kubernetes/tests/suite/fake_api.rs"]
+mod fake_api;
+#[allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "it is the test suite's of another crate"
+)]
+#[path = "../../../kubernetes/tests/suite/fake_http.rs"]
+mod fake_http;
+mod names;
 mod summary;
 mod support;
 mod terminal;

@@ -1,12 +1,10 @@
 //! An API server of ours: lists in pages, watches from a version, and fails as asked.
 
-use bytes::Bytes;
-use ethogram_kubernetes::{Client, Kind};
+use ethogram_kubernetes::Kind;
 use hyper::{
-    body::{Body, Frame},
+    body::{Body, Bytes, Frame},
     http::request::Parts,
 };
-use kube::client::Body as KubeBody;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -75,21 +73,16 @@ impl FakeApi {
     /// With the recorded objects of a small cluster.
     pub(crate) fn recorded() -> Self {
         let fake = Self::default();
-        let list: Value = serde_json::from_str(include_str!("fixtures/cluster.json")).unwrap();
-        for object in list["items"].as_array().unwrap() {
-            fake.put(object.clone());
-        }
+        fake.put_all(include_str!("fixtures/cluster.json"));
         fake
     }
 
-    /// A client that talks to it without a network.
-    pub(crate) fn client(&self) -> Client {
-        let fake = self.clone();
-        let service = tower::service_fn(move |request: hyper::Request<KubeBody>| {
-            let fake = fake.clone();
-            async move { fake.answer(request.into_parts().0).await }
-        });
-        Client::new(service, "default")
+    /// Adds the objects of a list, as `kubectl get -o json` writes it.
+    pub(crate) fn put_all(&self, list: &str) {
+        let list: Value = serde_json::from_str(list).unwrap();
+        for object in list["items"].as_array().unwrap() {
+            self.put(object.clone());
+        }
     }
 
     /// Adds or replaces an object.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod fake_api;
+#[allow(dead_code, reason = "others' tests use more of it")]
+mod fake_http;
 mod manifests;
 mod naming;
 mod reader;

@@ -1,7 +1,7 @@
 //! A collector in small: takes events, keeps endpoints as a store does, and asks them.
 
 use crate::fake_api::FakeApi;
-use ethogram_kubernetes::{Names, NodePort, Scope, Silence, State, Uid, Watch};
+use ethogram_kubernetes::{Client, Names, NodePort, Scope, Silence, State, Uid, Watch};
 use ethogram_model::{BootId, Container, ContainerKey, Endpoint, Name, Timestamp};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, timeout};
@@ -21,6 +21,16 @@ pub(crate) struct Reader {
     began: Instant,
 }
 
+/// A client that talks to the fake without a network.
+pub(crate) fn client(fake: &FakeApi) -> Client {
+    let fake = fake.clone();
+    let service = tower::service_fn(move |request: hyper::Request<kube::client::Body>| {
+        let fake = fake.clone();
+        async move { fake.answer(request.into_parts().0).await }
+    });
+    Client::new(service, "default")
+}
+
 impl Reader {
     /// Starts to watch the whole cluster, and takes all there is.
     pub(crate) async fn start(fake: &FakeApi) -> Self {
@@ -33,7 +43,7 @@ impl Reader {
             kept: BTreeMap::new(),
             node_ports: Vec::new(),
             pods: Vec::new(),
-            watch: Watch::start(&fake.client(), scope),
+            watch: Watch::start(&client(fake), scope),
             began: Instant::now(),
         };
         reader.settle().await;

@@ -396,8 +396,8 @@ async fn a_reader_that_takes_nothing_loses_nothing() {
         let ip = format!("10.8.{}.{}", n / 250, n % 250 + 1);
         fake.put(pod(&format!("p{n}"), &format!("p{n}"), &ip, EARLY));
     }
-    let watch =
-        ethogram_kubernetes::Watch::start(&fake.client(), &ethogram_kubernetes::Scope::Cluster);
+    let client = crate::reader::client(&fake);
+    let watch = ethogram_kubernetes::Watch::start(&client, &ethogram_kubernetes::Scope::Cluster);
     tokio::time::sleep(MINUTE).await;
     let pages = fake.requests();
     let pods = pages

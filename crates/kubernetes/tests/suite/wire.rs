@@ -1,41 +1,17 @@
 //! The same over real connections: HTTP on the loopback.
 
-use crate::{fake_api::FakeApi, naming::pod, reader::START};
-use axum::{Router, body::Body, extract::Request, response::Response};
+use crate::{
+    fake_api::FakeApi,
+    fake_http::{kubeconfig, serve},
+    naming::pod,
+    reader::START,
+};
 use ethogram_kubernetes::{Event, Kind, Names, Scope, Watch, connect};
-use std::{net::SocketAddr, time::Duration};
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Longer than any of this can take.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn serve(fake: &FakeApi) -> (SocketAddr, JoinHandle<()>) {
-    let fake = fake.clone();
-    let answer = move |request: Request| {
-        let fake = fake.clone();
-        async move {
-            let answer = fake.answer(request.into_parts().0).await.unwrap();
-            Response::from(answer.map(Body::new))
-        }
-    };
-    let router = Router::new().fallback(answer);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (address, serving)
-}
-
-fn kubeconfig(address: SocketAddr) -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: t\n\
-         clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n\
-         users: [{{name: u, user: {{token: secret}}}}]\n\
-         contexts: [{{name: t, context: {{cluster: c, user: u}}}}]\n"
-    );
-    std::fs::write(file.path(), text).unwrap();
-    file
-}
 
 /// Takes events until an address has that name.
 async fn until(names: &mut Names, watch: &mut Watch, name: &str) {

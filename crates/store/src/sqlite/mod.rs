@@ -19,7 +19,9 @@ use crate::{
     Changes, KeptContainer, Limits, Overview, PageLimits, Peer, Position, Removed, Report, Spool,
     Stats, Store, StoreError,
 };
-use ethogram_model::{ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp};
+use ethogram_model::{
+    Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+};
 use open::WriterLock;
 use problem::Problem;
 use rusqlite::Connection;
@@ -157,6 +159,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Store for SqliteStore {
     fn apply(&self, report: &Report) -> Result<(), StoreError> {
         self.write(|writer| writer.apply(report))
+    }
+
+    fn describe(&self, containers: &[Container], endpoints: &[Endpoint]) -> Result<(), StoreError> {
+        self.write(|writer| writer.describe(containers, endpoints))
     }
 
     fn containers(&self, selection: &Selection) -> Result<Vec<KeptContainer>, StoreError> {

@@ -38,6 +38,14 @@ impl Writer {
         self.transaction(|connection, texts| apply(connection, texts, report))
     }
 
+    pub(super) fn describe(
+        &mut self,
+        containers: &[Container],
+        endpoints: &[Endpoint],
+    ) -> Result<(), Problem> {
+        self.transaction(|connection, _| describe(connection, containers, endpoints))
+    }
+
     /// Does `work` in one transaction: all of it, or nothing.
     pub(super) fn transaction<T>(
         &mut self,
@@ -129,9 +137,7 @@ fn find_or_insert_text(connection: &Connection, text: &str) -> rusqlite::Result<
 }
 
 fn apply(connection: &Connection, texts: &mut TextIds, report: &Report) -> Result<(), Problem> {
-    let sequence = connection
-        .prepare_cached("UPDATE spool SET sequence = sequence + 1 RETURNING sequence")?
-        .query_row([], |row| row.get(0))?;
+    let sequence = next_sequence(connection)?;
     let run = RunRow {
         id: upsert_run(connection, &report.run, sequence)?,
         run: &report.run,
@@ -153,6 +159,28 @@ fn apply(connection: &Connection, texts: &mut TextIds, report: &Report) -> Resul
         upsert_endpoint(connection, endpoint, sequence)?;
     }
     Ok(())
+}
+
+fn describe(
+    connection: &Connection,
+    containers: &[Container],
+    endpoints: &[Endpoint],
+) -> Result<(), Problem> {
+    let sequence = next_sequence(connection)?;
+    for container in containers {
+        describe_container(connection, container, sequence)?;
+    }
+    for endpoint in endpoints {
+        upsert_endpoint(connection, endpoint, sequence)?;
+    }
+    Ok(())
+}
+
+/// The number of the report that is being applied, by which readers of changes find it.
+fn next_sequence(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("UPDATE spool SET sequence = sequence + 1 RETURNING sequence")?
+        .query_row([], |row| row.get(0))
 }
 
 /// The reporting run with its number, and the report's.
@@ -256,6 +284,47 @@ fn upsert_container(
     match id {
         Some(id) => Ok(note_change(connection, id, run.sequence)?),
         None => Err(superseded(run, &container.key)),
+    }
+}
+
+/// Adds texts to a container that is known; whose it is stays as it was.
+fn describe_container(
+    connection: &Connection,
+    container: &Container,
+    sequence: i64,
+) -> rusqlite::Result<()> {
+    let id = connection
+        .prepare_cached(
+            "UPDATE container SET
+                 name = iif(?4 = '', name, ?4),
+                 image = iif(?5 = '', image, ?5),
+                 namespace = iif(?6 = '', namespace, ?6),
+                 pod = iif(?7 = '', pod, ?7),
+                 workload_kind = iif(?9 = '', workload_kind, ?8),
+                 workload_name = iif(?9 = '', workload_name, ?9),
+                 labels = iif(?10 = '{}', labels, ?10)
+             WHERE boot = ?1 AND cgroup = ?2 AND incarnation = ?3
+             RETURNING id",
+        )?
+        .query_row(
+            params![
+                container.key.boot.as_str(),
+                container.key.cgroup.cast_signed(),
+                container.key.incarnation,
+                container.name,
+                container.image,
+                container.namespace,
+                container.pod,
+                container.workload.kind,
+                container.workload.name,
+                json(&container.labels),
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    match id {
+        Some(id) => note_change(connection, id, sequence),
+        None => Ok(()),
     }
 }
 

@@ -33,6 +33,7 @@ macro_rules! conformance {
             all_fields_come_back,
             counts_saturate,
             endpoints_are_found_by_address,
+            names_come_also_from_who_counts_nothing,
             runs_are_told,
             stats_count_everything,
             a_visitor_may_break_off,
@@ -548,6 +549,56 @@ pub(crate) fn counts_saturate(new: NewStore) {
     assert!(rows(&*store).values().all(|row| row.0 == highest));
     assert!(losses(&*store).values().all(|&count| count == highest));
     assert_eq!(store.stats(&everything()).unwrap()[0].1.events, 2 * highest);
+}
+
+pub(crate) fn names_come_also_from_who_counts_nothing(new: NewStore) {
+    let Fresh { store, _place } = new();
+    let count = |run_id: &str, count| {
+        let rows = vec![observed(&key(1), opens("/a"), tally(count, 1, 2))];
+        store.apply(&Report {
+            containers: vec![container(1, "shop", "web-1")],
+            ..report(&run(run_id), rows)
+        })
+    };
+    count("a", 5).unwrap();
+    let mut named = container(1, "shop", "web-1");
+    named.workload = Workload {
+        kind: "deployment".into(),
+        name: "web".into(),
+    };
+    named.labels = Labels::from([("app".into(), "web".into())]);
+    let service = Endpoint {
+        ip: "10.96.0.9".parse().unwrap(),
+        name: "svc/web".into(),
+        namespace: "shop".into(),
+        labels: Labels::new(),
+        from: Timestamp(1),
+        until: None,
+    };
+    let stranger = container(2, "shop", "web-2");
+    for _again in 0..2 {
+        store
+            .describe(
+                &[named.clone(), stranger.clone()],
+                std::slice::from_ref(&service),
+            )
+            .unwrap();
+    }
+    // The run that counts it goes on doing so, and adds no text that it does not know.
+    count("a", 7).unwrap();
+    let kept: Vec<_> = store.containers(&Selection::default()).unwrap();
+    let kept: Vec<_> = kept.into_iter().map(|kept| kept.container).collect();
+    assert_eq!(kept, [named], "and nobody is known by being described");
+    let counted: Vec<u64> = rows(&*store).values().map(|(count, ..)| *count).collect();
+    assert_eq!(counted, [7]);
+    assert_eq!(store.endpoints(None).unwrap(), [service]);
+    let runs: Vec<_> = store
+        .runs()
+        .unwrap()
+        .into_iter()
+        .map(|run| run.id)
+        .collect();
+    assert_eq!(runs, ["a"]);
 }
 
 pub(crate) fn endpoints_are_found_by_address(new: NewStore) {
