@@ -10,6 +10,9 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 ETHOGRAM := $(TARGET_DIR)/release/ethogram
+BENCH := $(TARGET_DIR)/release/ethogram-bench
+BENCH_PAGE := docs/benchmarks.md
+SOAK_S ?= 1200
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BIN_DIR := $(DESTDIR)$(PREFIX)/bin
@@ -22,7 +25,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench clickhouse-test vm-test verifier-baseline install uninstall deb doc clean help
+.PHONY: build demo test lint bench bench-vm soak clickhouse-test vm-test verifier-baseline install uninstall deb doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -40,10 +43,22 @@ lint: ## formatting, clippy, clang-format, licences
 	tools/packages.sh lint
 	tools/lint.sh
 
-bench: build ## what watching costs here, beside bpftrace and strace (needs root)
+bench: build ## what watching costs here, beside others, into docs/benchmarks.md (10 to 15 min; needs root)
 	tools/packages.sh bench
 	cargo build --release --package ethogram-bench
-	$(SUDO) $(TARGET_DIR)/release/ethogram-bench price --ethogram $(ETHOGRAM)
+	for what in price applications rates sizes; do \
+		$(SUDO) $(BENCH) $$what --ethogram $(ETHOGRAM) --page $(BENCH_PAGE); done
+
+bench-vm: build ## the price by instructions, trampolines against tracepoints, in QEMU (some minutes)
+	tools/packages.sh vm
+	cargo build --release --package ethogram-bench
+	vm/run.sh -i -t 900 -f $(ETHOGRAM) -f $(BENCH) -- sh -c 'ethogram-bench price --quick --rounds 3 \
+		--scale 0.02 --hooks tracepoint,trampoline --ethogram $$(command -v ethogram) 2> /dev/null' | \
+		$(BENCH) place instructions --page $(BENCH_PAGE)
+
+soak: build ## full rate and short-lived containers for SOAK_S seconds (20 min; needs root)
+	cargo build --release --package ethogram-bench
+	$(SUDO) $(BENCH) soak --seconds $(SOAK_S) --ethogram $(ETHOGRAM) --page $(BENCH_PAGE)
 
 clickhouse-test: ## the ClickHouse store on real servers (long; needs clickhouse-server, zookeeper, chdb)
 	cargo test --package ethogram-clickhouse --test suite -- --test-threads 1

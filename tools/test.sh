@@ -63,6 +63,9 @@ step "the ClickHouse store without a server (make clickhouse-test has servers)" 
 step "the workloads' own tests" cargo test --package ethogram-e2e --lib --bins --no-fail-fast --quiet
 step "the verifier's work against its baseline" tools/verifier.sh check
 step "the demo" shows_the_demo
+step "a short soak: churn at full rate, flat memory, true counts (make soak is longer)" \
+	cargo run --quiet --package ethogram-bench -- soak --seconds 60 \
+	--ethogram "${CARGO_TARGET_DIR:-target}/debug/ethogram"
 step "end to end: real pods, Docker, Podman (some minutes)" \
 	cargo test --package ethogram-e2e --test main
 echo

@@ -1,10 +1,13 @@
-//! Interleaved rounds, and what they say.
+//! What each kind of operation costs under each watcher, in interleaved rounds.
 
 use std::{fmt::Write, process::Command};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    figures::Spread,
+    page::Section,
+    plot,
     watchers::Watcher,
     work::{Cost, Operation},
 };
@@ -12,13 +15,15 @@ use crate::{
 /// What one watcher cost, by round; empty where it has nothing to say.
 type Rounds = Vec<Cost>;
 
-/// Measures everything and returns a Markdown table.
+/// Measures everything.
 pub(crate) fn measure(
     watchers: &[Watcher],
     operations: &[Operation],
     rounds: usize,
-) -> Result<String> {
+    scale: f64,
+) -> Result<Section> {
     let mut table = head(rounds)?;
+    let mut pictures = Vec::new();
     for &operation in operations {
         let mut results: Vec<Rounds> = vec![Vec::new(); watchers.len()];
         for round in 0..rounds {
@@ -29,17 +34,32 @@ pub(crate) fn measure(
                     round + 1,
                     watcher.name
                 );
-                if let Some(cost) = run(watcher, operation)? {
+                if let Some(cost) = run(watcher, operation, scale)? {
                     result.push(cost);
                 }
             }
         }
         eprint!("\r\x1b[K");
+        let mut bars = Vec::new();
         for (watcher, result) in watchers.iter().zip(&results) {
             row(&mut table, operation, watcher, &results[0], result)?;
+            let ratios = result.iter().zip(&results[0]);
+            let wall = Spread::of(ratios.map(|(cost, base)| cost.wall as f64 / base.wall as f64));
+            bars.extend(wall.map(|wall| (watcher.name.clone(), wall.median)));
+        }
+        if operation == Operation::Open {
+            let picture = plot::bars(
+                "open+close: time on the wall clock, ratio to nothing",
+                "",
+                &bars,
+            );
+            pictures.push(("price-open.svg".to_owned(), picture));
         }
     }
-    Ok(table)
+    Ok(Section {
+        text: table,
+        pictures,
+    })
 }
 
 fn head(rounds: usize) -> Result<String> {
@@ -97,17 +117,11 @@ fn row(
 }
 
 /// `median (min-max)`.
-fn spread(mut values: Vec<f64>, decimals: usize) -> String {
-    values.sort_by(f64::total_cmp);
-    let (median, min, max) = (
-        values[values.len() / 2],
-        values[0],
-        values[values.len() - 1],
-    );
-    format!("{median:.decimals$} ({min:.decimals$}-{max:.decimals$})")
+fn spread(values: Vec<f64>, decimals: usize) -> String {
+    Spread::of(values).map_or_else(String::new, |spread| spread.text(decimals))
 }
 
-fn run(watcher: &Watcher, operation: Operation) -> Result<Option<Cost>> {
+fn run(watcher: &Watcher, operation: Operation, scale: f64) -> Result<Option<Cost>> {
     let own = std::env::current_exe().context("cannot find this program")?;
     let count = if watcher.slow {
         operation.count_slow()
@@ -116,6 +130,7 @@ fn run(watcher: &Watcher, operation: Operation) -> Result<Option<Cost>> {
     };
     let word =
         clap::ValueEnum::to_possible_value(&operation).context("every operation has a word")?;
+    let count = ((f64::from(count) * scale) as u32).max(20);
     let work = [
         own.to_string_lossy().into_owned(),
         "work".to_owned(),
@@ -125,10 +140,16 @@ fn run(watcher: &Watcher, operation: Operation) -> Result<Option<Cost>> {
     let Some(command) = watcher.command(operation, &work) else {
         return Ok(None);
     };
+    let printed = tempfile::NamedTempFile::new()?;
+    let beside = watcher.peer().map(|peer| peer.start(printed.path()));
+    let beside = beside.transpose().with_context(|| watcher.name.clone())?;
     let output = Command::new(&command[0])
         .args(&command[1..])
         .output()
         .with_context(|| format!("cannot run {}", command[0]))?;
+    if let Some(running) = beside {
+        running.end()?;
+    }
     let said = String::from_utf8_lossy(&output.stdout);
     let figures = said.lines().rev().find_map(|line| {
         let (wall, cpu) = line.trim().strip_prefix("cost ")?.split_once(' ')?;
