@@ -152,9 +152,14 @@ impl Agent {
         self.child.wait().unwrap();
     }
 
+    /// Where it answers.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
     /// Asks its socket.
     pub(crate) fn get(&self, path: &str) -> Answer {
-        let stream = UnixStream::connect(self.folder.join("socket")).unwrap();
+        let stream = UnixStream::connect(self.socket()).unwrap();
         ask(stream, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
     }
 

@@ -12,5 +12,6 @@ mod docker;
 mod lifetime;
 mod losses;
 mod mistakes;
+mod requests;
 mod rights;
 mod traces;
