@@ -2,13 +2,13 @@
 # test.sh [KERNEL...]
 # Tests the sensor on stock Debian kernels: boots those of kernels.list (all, or those named),
 # each with and without bpf among its security modules, and runs guest/test.sh in them.
-# ETHOGRAM_BIN_DIR: a folder with ethogram, actor and truth-compare; they are built without it.
+# ETHOGRAM_BIN_DIR: a folder with ethogram, actor, truth-compare and matrix; they are built without it.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 
 # A guest needs about a minute.
 guest_time_s=600
-programs=(ethogram actor truth-compare)
+programs=(ethogram actor truth-compare matrix)
 other_lsms=landlock,lockdown,yama,apparmor
 
 names=("$@")

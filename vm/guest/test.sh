@@ -52,6 +52,17 @@ records_truth() {
         truth-compare --truth /data/truth.jsonl --summary /tmp/truth.json
 }
 
+# covers HOOKS: every way of doing things is seen, or hidden by a blind spot that doctor lists.
+covers() {
+    ethogram record -q --hooks "$1" -o "/data/coverage-$1.db" --fold none -- \
+        matrix run --machine-wide --dir "/data/coverage-$1" --truth /data/coverage.json &&
+        ethogram summary --db "/data/coverage-$1.db" -o json --fold none \
+            --status allow,deny,audit,failed >/data/coverage-summary.json &&
+        ethogram doctor --hooks "$1" -o json >/data/coverage-doctor.json
+    matrix check --hooks "$1" --truth /data/coverage.json \
+        --summary /data/coverage-summary.json --doctor /data/coverage-doctor.json
+}
+
 # refuses_clearly: says which kernel is too old for what, instead of a bare error number.
 refuses_clearly() {
     ! ethogram record -q -o /tmp/refused.db -- true 2>/tmp/refused &&
@@ -82,5 +93,6 @@ fi
 for hooks in tracepoint trampoline; do
     check "the summary of $operations operations by $hooks hooks equals their truth" \
         records_truth $hooks
+    check "every way is seen by $hooks hooks, or a stated blind spot" covers $hooks
 done
 exit $failures

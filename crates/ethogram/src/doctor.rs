@@ -8,6 +8,7 @@ mod self_test;
 
 pub(crate) use self_test::act;
 
+use ethogram_sensor::HookChoice;
 use serde::Serialize;
 
 use blind_spots::BlindSpot;
@@ -88,10 +89,10 @@ impl Check {
     }
 }
 
-/// Looks at everything.
-pub(crate) fn diagnose() -> Diagnosis {
+/// Looks at everything, with this choice of hooks.
+pub(crate) fn diagnose(choice: HookChoice) -> Diagnosis {
     let mut checks = checks::of_the_kernel();
-    let (tests, hooks) = self_test::run();
+    let (tests, hooks) = self_test::run(choice);
     checks.extend(tests);
     checks.extend(checks::of_the_machine());
     Diagnosis {

@@ -88,9 +88,15 @@ static __always_inline void remote_end(struct end *end, struct sock *sk)
 	}
 }
 
+/* Where the kernel begins to hand out ports (the default of ip_local_port_range). */
+#define EPHEMERAL_PORT_MIN 32768
+
 /* A port the kernel picked is no behaviour: 0 unless the program asked for it. */
 static __always_inline bool has_explicit_port(struct sock *sk)
 {
+	/* SCTP does not keep who chose it. */
+	if (BPF_CORE_READ(sk, sk_protocol) == IPPROTO_SCTP)
+		return BPF_CORE_READ(sk, __sk_common.skc_num) < EPHEMERAL_PORT_MIN;
 	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_BINDPORT_LOCK;
 }
 
@@ -378,9 +384,6 @@ static __always_inline void bound(struct actor *actor, struct sock *sk, u16 acce
 		count_number(actor, KIND_BIND, STATUS_ALLOW, protocol, number, 0, access, task);
 	}
 }
-
-/* Where the kernel begins to hand out ports (the default of ip_local_port_range). */
-#define EPHEMERAL_PORT_MIN 32768
 
 /*
  * A datagram with an address of its own: sent to it, or received from it. On a connected

@@ -283,7 +283,8 @@ pub(crate) fn targets(seen: SeenBelow, exists: impl Fn(&str) -> bool) -> Vec<Str
     targets.into_iter().collect()
 }
 
-/// Builds the tables for this architecture, without what is seen below the system calls.
+/// Builds the tables for this architecture. What is seen below the system calls has its rule
+/// as well: a call that a seccomp filter answers never gets there.
 pub(crate) fn tables(seen: SeenBelow) -> Tables {
     let mut tables = Tables {
         native: [call_rule::default(); CALLS_MAX],
@@ -292,7 +293,7 @@ pub(crate) fn tables(seen: SeenBelow) -> Tables {
     };
     let native = |x86_64, aarch64| if NATIVE_IS_X86_64 { x86_64 } else { aarch64 };
     let compat = |i386| if NATIVE_IS_X86_64 { i386 } else { NONE };
-    for call in CALLS.iter().filter(|call| !call.is_seen_below(seen)) {
+    for call in CALLS {
         let rule = call.rule_above(seen);
         set(&mut tables.native, native(call.x86_64, call.aarch64), rule);
         set(&mut tables.compat, compat(call.i386), rule);

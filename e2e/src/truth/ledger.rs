@@ -203,7 +203,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn new(behaviour: &Behaviour, count: u64) -> Self {
+    pub(crate) fn new(behaviour: &Behaviour, count: u64) -> Self {
         Self {
             kind: behaviour.kind.as_str().into(),
             source: behaviour.source.as_str().into(),

@@ -58,4 +58,5 @@ mod ledger;
 
 pub use compare::{Comparison, Difference, Verdict};
 pub use document::{Document, DocumentError};
+pub(crate) use ledger::Row;
 pub use ledger::{Header, Ledger, LedgerError, Scope, read_truth};

@@ -1,6 +1,7 @@
 //! The tests, in the order in which they run.
 
 mod churn;
+mod coverage;
 mod dvwa;
 mod engines;
 mod late_names;
@@ -31,6 +32,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "dvwa::the_header_names_the_pod",
         dvwa::the_header_names_the_pod,
+    ),
+    (
+        "coverage::every_way_is_seen_or_a_stated_blind_spot",
+        coverage::every_way_is_seen_or_a_stated_blind_spot,
     ),
     (
         "truth::a_million_operations_equal_the_truth",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use ethogram_sensor::HookChoice;
 
 use super::ListFormat;
 
@@ -16,6 +17,9 @@ pub(crate) struct DoctorArgs {
     /// Format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = ListFormat::Text)]
     pub(crate) output: ListFormat,
+    /// Which hooks to try: auto, tracepoint or trampoline, as for the agent
+    #[arg(long, value_name = "HOOKS", default_value = "auto")]
+    pub(crate) hooks: HookChoice,
 }
 
 /// Prints completions for a shell.

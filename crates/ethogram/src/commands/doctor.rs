@@ -18,7 +18,7 @@ const WIDTH_MIN: usize = 40;
 
 /// Looks at everything and says what was found. The exit status is 1 if watching is impossible.
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let diagnosis = doctor::diagnose();
+    let diagnosis = doctor::diagnose(args.hooks);
     present::write(|out| {
         match args.output {
             ListFormat::Json => {

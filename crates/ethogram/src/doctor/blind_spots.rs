@@ -84,6 +84,13 @@ const ALL: &[BlindSpot] = &[
         applies: Applies::Always,
     },
     BlindSpot {
+        id: "other-datagrams",
+        kinds: &["ingress", "egress"],
+        text: "What is sent to an address or received on sockets that are neither internet nor unix sockets (netlink, packet, vsock) is no row: of these, binds and connections are seen.",
+        remedy: "Look at the bind rows: a program that uses such a socket without binding or connecting it is rare.",
+        applies: Applies::Always,
+    },
+    BlindSpot {
         id: "no-capabilities",
         kinds: &["capability"],
         text: "Uses of capabilities are not seen: this kernel has no tracepoint for them.",

@@ -42,8 +42,8 @@ const DEEDS: &[(Kind, &str)] = &[
 ];
 
 /// Tries it; also says which hooks were in use.
-pub(super) fn run() -> (Vec<Check>, Vec<HookStatus>) {
-    match watch_known_program() {
+pub(super) fn run(choice: HookChoice) -> (Vec<Check>, Vec<HookStatus>) {
+    match watch_known_program(choice) {
         Err(why) => (
             vec![Check::missing(
                 "self-test",
@@ -102,7 +102,7 @@ fn verdict(seen: &[Observation]) -> Check {
     }
 }
 
-fn watch_known_program() -> Result<(Vec<HookStatus>, Vec<Observation>)> {
+fn watch_known_program(choice: HookChoice) -> Result<(Vec<HookStatus>, Vec<Observation>)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -113,7 +113,7 @@ fn watch_known_program() -> Result<(Vec<HookStatus>, Vec<Observation>)> {
         track_unknown: false,
         v1_controller: v1_controller(&hierarchies),
         watch_self: false,
-        hooks: HookChoice::Auto,
+        hooks: choice,
     };
     let cgroup = OwnCgroup::create(&hierarchies)?;
     let identity = ethogram_identity::Options {
