@@ -9,6 +9,7 @@ mod compat;
 mod deeds;
 mod exec;
 mod file;
+mod names;
 mod net;
 mod places;
 mod socket;
@@ -121,6 +122,7 @@ fn cells() -> Vec<Cell> {
     cells.extend(exec::cells());
     cells.extend(compat::cells());
     cells.extend(net::cells());
+    cells.extend(names::cells());
     cells
 }
 

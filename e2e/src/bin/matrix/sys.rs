@@ -271,6 +271,30 @@ pub(crate) fn bind_mount(from: &Path, to: &Path) -> io::Result<()> {
     mount(&c_path(from), &c_path(to), c"", libc::MS_BIND, c"")
 }
 
+pub(crate) fn mount_tmpfs(on: &Path) -> io::Result<()> {
+    mount(c"none", &c_path(on), c"tmpfs", 0, c"")
+}
+
+pub(crate) fn unmount(path: &CStr) -> io::Result<()> {
+    // SAFETY: the path is a C string, which the kernel only reads.
+    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+}
+
+/// Lets two paths change places.
+pub(crate) fn exchange(one: &CStr, other: &CStr) -> io::Result<()> {
+    // SAFETY: both are C strings, which the kernel only reads.
+    let outcome = unsafe {
+        libc::renameat2(
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    check(outcome.into()).map(drop)
+}
+
 /// Mounts the folder's layers on its `merged`.
 pub(crate) fn overlay(folder: &Path) -> io::Result<()> {
     let at = |name: &str| folder.join(name).display().to_string();
