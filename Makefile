@@ -25,7 +25,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench bench-vm soak clickhouse-test vm-test verifier-baseline install uninstall deb doc clean help
+.PHONY: build demo test lint bench bench-vm soak clickhouse-test vm-test coverage verifier-baseline install uninstall deb doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -63,9 +63,13 @@ soak: build ## full rate and short-lived containers for SOAK_S seconds (20 min; 
 clickhouse-test: ## the ClickHouse store on real servers (long; needs clickhouse-server, zookeeper, chdb)
 	cargo test --package ethogram-clickhouse --test suite -- --test-threads 1
 
-vm-test: ## the sensor on Debian's kernels, in QEMU (emulated: about a minute for each boot)
+vm-test: ## the sensor on Debian's kernels, in QEMU (emulated: two to four minutes for each boot)
 	tools/packages.sh vm
 	vm/test.sh
+
+coverage: ## write docs/coverage.md: what each set of hooks sees, as a guest finds it
+	tools/packages.sh vm
+	tools/coverage.sh
 
 verifier-baseline: ## write down what the BPF verifier has to do now
 	tools/verifier.sh update

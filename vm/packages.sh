@@ -16,4 +16,5 @@ if [[ ${1-} == --check ]]; then
     echo "packages are missing; run: ${install[*]}" >&2
     exit 1
 fi
+apt-get update -qq
 exec "${install[@]}"

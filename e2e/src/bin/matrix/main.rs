@@ -213,7 +213,7 @@ fn check(
     };
     let done: Vec<Deeds> = serde_json::from_str(&read(truth)?)?;
     let document = Document::read(&read(summary)?)?;
-    ensure!(document.lost == 0, "{} events were lost", document.lost);
+    ensure!(document.lost() == 0, "{} events were lost", document.lost());
     let verdicts = coverage::judge(&done, &document, &listed(&read(doctor)?)?);
     print!("{}", coverage::lines(&verdicts, hooks));
     let mut wrong = 0;
