@@ -54,7 +54,8 @@ records_truth() {
 
 # covers HOOKS: every way of doing things is seen, or hidden by a blind spot that doctor lists.
 covers() {
-    ethogram record -q --hooks "$1" -o "/data/coverage-$1.db" --fold none -- \
+    ethogram record -q --hooks "$1" -o "/data/coverage-$1.db" --fold none \
+        --rows-per-container-max 1000000 -- \
         matrix run --machine-wide --dir "/data/coverage-$1" --truth /data/coverage.json &&
         ethogram summary --db "/data/coverage-$1.db" -o json --fold none \
             --status allow,deny,audit,failed >/data/coverage-summary.json &&
