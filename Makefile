@@ -25,7 +25,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench bench-vm soak clickhouse-test vm-test coverage verifier-baseline install uninstall deb doc clean help
+.PHONY: build demo test lint bench bench-vm soak bounded clickhouse-test vm-test coverage verifier-baseline install uninstall deb doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -59,6 +59,10 @@ bench-vm: build ## the price by instructions, trampolines against tracepoints, i
 soak: build ## full rate and short-lived containers for SOAK_S seconds (20 min; needs root)
 	cargo build --release --package ethogram-bench
 	$(SUDO) $(BENCH) soak --seconds $(SOAK_S) --ethogram $(ETHOGRAM) --page $(BENCH_PAGE)
+
+bounded: build ## what floods of 1,000 to 1,000,000 different things cost in memory (needs root)
+	cargo build --package ethogram-e2e --bin flood --bin bounded
+	$(SUDO) env ETHOGRAM_BIN=$(ETHOGRAM) $(TARGET_DIR)/debug/bounded
 
 clickhouse-test: ## the ClickHouse store on real servers (long; needs clickhouse-server, zookeeper, chdb)
 	cargo test --package ethogram-clickhouse --test suite -- --test-threads 1

@@ -191,6 +191,7 @@ impl LimitArgs {
     pub(crate) fn limits(self) -> ethogram_sensor::Limits {
         ethogram_sensor::Limits {
             behaviours_max: self.behaviours_max,
+            behaviours_per_cgroup_max: self.behaviours_max, // nobody else is watched
             ring_bytes: self.ring_kib * 1024,
             budget: Budget::new(self.rows_per_container_max),
         }

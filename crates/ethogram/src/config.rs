@@ -30,6 +30,8 @@ pub(crate) const SOCKET: &str = "/run/ethogram/ethogram.sock";
 pub(crate) const STORE_FILE: &str = "ethogram.db";
 /// Read if it is there and no other file is named.
 const CONFIG_FILE: &str = "/etc/ethogram/agent.toml";
+/// One container may have this part of the behaviours that the kernel counts at a time.
+const CGROUP_SHARE: u32 = 4;
 /// How long rows are kept that are not seen any more, unless told otherwise.
 const RETENTION_AGE: Duration = Duration::from_secs(30 * 86_400);
 /// How large the store may become, unless told otherwise.
@@ -325,6 +327,7 @@ impl Options {
             );
         }
         let default = ethogram_sensor::Limits::default();
+        let behaviours_max = self.behaviours_max.unwrap_or(default.behaviours_max);
         Ok(Settings {
             runtimes: self.runtimes(),
             collector: self.collector()?,
@@ -343,7 +346,8 @@ impl Options {
             },
             hooks: self.hooks.unwrap_or_default(),
             limits: ethogram_sensor::Limits {
-                behaviours_max: self.behaviours_max.unwrap_or(default.behaviours_max),
+                behaviours_max,
+                behaviours_per_cgroup_max: behaviours_max.div_ceil(CGROUP_SHARE),
                 ring_bytes: self.ring_kib.map_or(default.ring_bytes, |kib| kib * 1024),
                 budget: self
                     .rows_per_container_max
@@ -519,6 +523,7 @@ mod tests {
                 hooks: HookChoice::Tracepoint,
                 limits: ethogram_sensor::Limits {
                     behaviours_max: 8,
+                    behaviours_per_cgroup_max: 2,
                     ring_bytes: 65_536,
                     budget: Budget::new(1000)
                 },

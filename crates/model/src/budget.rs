@@ -97,13 +97,27 @@ impl Default for Budget {
 
 /// What is told apart in a folded place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Grain {
+pub enum Grain {
+    /// Executables, accesses and ports.
     #[default]
     Everything,
     /// Any port.
     NotPorts,
     /// Any executable, any access.
     Nothing,
+}
+
+/// A place that folded, or in which less is told apart than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFold {
+    /// The kind of behaviours that folded.
+    pub kind: Kind,
+    /// Their outcome.
+    pub status: Status,
+    /// Where.
+    pub place: Place,
+    /// What is still told apart.
+    pub grain: Grain,
 }
 
 /// Stands for any executable. An executable's path begins with a slash or a word.
@@ -131,6 +145,7 @@ struct Tree {
 pub struct Folding {
     budget: Budget,
     trees: BTreeMap<(Kind, Status), Tree>,
+    news: Vec<NewFold>,
 }
 
 impl Folding {
@@ -140,7 +155,13 @@ impl Folding {
         Self {
             budget,
             trees: BTreeMap::new(),
+            news: Vec::new(),
         }
+    }
+
+    /// What folded since the last time.
+    pub fn take_news(&mut self) -> Vec<NewFold> {
+        std::mem::take(&mut self.news)
     }
 
     /// What is folded according to rows that are marked so. For showing: it folds what
@@ -203,19 +224,29 @@ impl Folding {
         let places = Place::above(row);
         let budget = self.budget;
         let tree = self.tree(row);
-        if row.access.contains(Access::FOLDED) {
+        let folds = if row.access.contains(Access::FOLDED) {
             let folded = places.last().and_then(|place| tree.folded.get_mut(place));
-            return folded.is_some_and(|folded| folded.admit(label_of(row), budget));
-        }
-        for (depth, place) in places.iter().enumerate() {
-            let rows = tree.rows.entry(place.clone()).or_default();
-            *rows += 1;
-            if *rows > budget.share(place, depth) {
-                tree.fold(place);
-                return true;
-            }
-        }
-        false
+            let coarser = folded.and_then(|folded| folded.admit(label_of(row), budget));
+            places.last().zip(coarser)
+        } else {
+            let is_full = |(depth, place): &(usize, &Place)| {
+                let rows = tree.rows.entry((*place).clone()).or_default();
+                *rows += 1;
+                *rows > budget.share(place, *depth)
+            };
+            let full = places.iter().enumerate().find(is_full);
+            full.map(|(_, place)| (place, tree.fold(place)))
+        };
+        let Some((place, grain)) = folds else {
+            return false;
+        };
+        self.news.push(NewFold {
+            kind: row.kind,
+            status: row.status,
+            place: place.clone(),
+            grain,
+        });
+        true
     }
 
     fn tree(&mut self, behaviour: &Behaviour) -> &mut Tree {
@@ -226,7 +257,7 @@ impl Folding {
 }
 
 impl Tree {
-    fn fold(&mut self, place: &Place) {
+    fn fold(&mut self, place: &Place) -> Grain {
         let below = |other: &Place| place.contains(other);
         let grain = self
             .folded
@@ -239,6 +270,7 @@ impl Tree {
         self.rows.retain(|other, _| !below(other));
         let labels = HashSet::new();
         self.folded.insert(place.clone(), Folded { grain, labels });
+        grain
     }
 
     /// What a place below no longer tells apart, the one that takes it in cannot either.
@@ -256,8 +288,8 @@ impl Tree {
 }
 
 impl Folded {
-    /// True if less is told apart from now on.
-    fn admit(&mut self, label: Label, budget: Budget) -> bool {
+    /// What is told apart from now on, if that is less than before.
+    fn admit(&mut self, label: Label, budget: Budget) -> Option<Grain> {
         let before = self.grain;
         if self.grain < Grain::Nothing {
             self.labels.insert(label);
@@ -271,7 +303,7 @@ impl Folded {
             self.grain = Grain::Nothing;
             self.labels = HashSet::new();
         }
-        self.grain > before
+        (self.grain > before).then_some(self.grain)
     }
 }
 

@@ -25,7 +25,7 @@ mod tally;
 mod time;
 
 pub use behaviour::{Access, Behaviour, Kind, Protocol, Status};
-pub use budget::{Budget, Folding};
+pub use budget::{Budget, Folding, Grain, NewFold};
 pub use container::{BootId, Container, ContainerKey, Labels, Runtime, Workload};
 pub use fold::{Fold, Folder, ParseFoldError};
 pub use loss::{Loss, LossReason};

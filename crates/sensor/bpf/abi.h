@@ -42,6 +42,14 @@ enum access {
 	ACCESS_CUT = 1 << 10,
 	ACCESS_REQUESTED = 1 << 11,
 	ACCESS_AT_START = 1 << 12,
+	ACCESS_FOLDED = 1 << 13,
+};
+
+/* What is told apart in a folded place (the model's budget.rs). */
+enum grain {
+	GRAIN_EVERYTHING = 1,
+	GRAIN_NOT_PORTS = 2,
+	GRAIN_NOTHING = 3,
 };
 
 enum protocol {
@@ -82,7 +90,8 @@ struct behaviour_key {
 	 * file_id). Requested path: the same of the directory it starts from, with the
 	 * hash of the string in place of the inode. Network: 16 bytes of address (IPv4 as
 	 * v4-mapped IPv6) in id[0..1]; unix: hash of the name. Capability, syscall, netlink:
-	 * the number in id[0].
+	 * the number in id[0]. Folded (ACCESS_FOLDED): the place's hash in id[0], and 1 in
+	 * id[3] if its name is path, slash and extra; network: its prefix, with its length in id[2].
 	 */
 	u64 id[4];
 	u8 kind;     /* enum kind */

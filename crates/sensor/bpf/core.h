@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The shared core: who acts (actor), how an event is counted (count), what is lost.
- * Nothing here knows by which hook an event was seen.
+ * The shared core: maps, records, what is lost. Nothing here knows by which hook an event
+ * was seen.
  */
 #pragma once
 #include "kernel.h"
@@ -14,6 +14,7 @@
 const volatile u32 agent_tgid;            /* the agent itself is never watched */
 const volatile bool track_unknown = true; /* cgroups nobody decided about are watched */
 const volatile u32 slots_max;             /* entries of `counters` */
+const volatile u32 slots_per_cgroup_max;  /* so that one flood leaves room for others */
 /* Index of the v1 controller that tells containers apart where the v2 hierarchy does not; -1 for none. */
 const volatile s32 v1_controller = -1;
 const volatile u32 v1_tag;            /* top byte of ids of that hierarchy */
@@ -51,6 +52,18 @@ struct {
 	__uint(key_size, 0);
 	__uint(value_size, sizeof(u32));
 } free_slots SEC(".maps");
+
+/*
+ * Slots that keys of a cgroup took, counted by the kernel alone, and that user space gave back,
+ * counted by it alone: two counters that only grow, where one would be written from both sides.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, u64);
+} slots_taken SEC(".maps"), slots_given_back SEC(".maps");
 
 /* New names and first events, to user space. */
 struct {
@@ -112,12 +125,24 @@ struct {
  * be preempted by another task's on the same CPU, so each CPU has a few, taken by a flag.
  */
 #define SCRATCH_PER_CPU 4
+/* How far the search for a folded directory has got: see folds.h. */
+struct fold_walk {
+	u64 hash;           /* of the name so far */
+	u64 directory_hash; /* of its last directory, with the slash */
+	u64 found_hash;     /* of the folded place */
+	u32 directory_bytes, found_bytes;
+	u32 path_bytes; /* of the name, from the path; the rest is what was requested */
+	u8 grain;       /* enum grain of what was found, 0 for nothing */
+	bool after_slash, odd;
+};
+
 struct scratch {
 	u32 busy;
 	u32 path_start; /* where the path begins in `path` */
 	u32 path_bytes;
 	u32 extra_bytes;
 	struct record record;
+	struct fold_walk fold;
 	/* A path is written from PATH_BYTES_MAX downwards, the last component first. */
 	char path[PATH_BYTES_MAX + NAME_BYTES_MAX];
 	char extra[PATH_BYTES_MAX + 8]; /* the slack lets it be hashed in 8-byte words */
@@ -293,95 +318,4 @@ static __noinline int send(struct scratch *s)
 		return -1;
 	total = sizeof(s->record) + path_bytes + extra_bytes;
 	return bpf_ringbuf_output(&ring, s->out, total, ring_flags());
-}
-
-/* ---- counting ---- */
-static __always_inline u32 slot_take(void)
-{
-	u32 slot;
-
-	/* Reading first keeps a full map from wrapping the cursor around. */
-	if (slots_used < slots_max) {
-		slot = __sync_fetch_and_add(&slots_used, 1);
-		if (slot < slots_max)
-			return slot;
-	}
-	if (!bpf_map_pop_elem(&free_slots, &slot))
-		return slot;
-	return NO_SLOT;
-}
-
-/* Whether the behaviour is known; then it is counted. */
-static __always_inline bool count_known(const struct behaviour_key *key, u64 now)
-{
-	u32 *slot = bpf_map_lookup_elem(&behaviours, key);
-	struct counter *counter;
-
-	if (!slot)
-		return false;
-	counter = bpf_map_lookup_elem(&counters, slot);
-	if (!counter)
-		return false;
-	if (!counter->count)
-		counter->first_ns = now; /* two CPUs may both write: nanoseconds apart */
-	counter->last_ns = now;          /* likewise */
-	__sync_fetch_and_add(&counter->count, 1);
-	return true;
-}
-
-/*
- * First sight of s->record.key, whose name is in s. The record is sent before the key is
- * inserted, so no key is ever without its name, and it counts this event itself, so
- * whatever happens to the insertion (map full, another CPU was faster), the sum is right.
- */
-static __noinline int count_first(struct scratch *s)
-{
-	u32 slot;
-
-	if (!s)
-		return 0;
-	slot = slot_take();
-	s->record.type = RECORD_BEHAVIOUR;
-	s->record.slot = slot;
-	if (send(s)) {
-		lose(s->record.key.cgroup, LOSS_RING_FULL);
-	} else if (slot == NO_SLOT ||
-		   !bpf_map_update_elem(&behaviours, &s->record.key, &slot, BPF_NOEXIST)) {
-		return 0;
-	}
-	if (slot != NO_SLOT)
-		bpf_map_push_elem(&free_slots, &slot, BPF_ANY); /* holds slots_max: cannot be full */
-	return 0;
-}
-
-/* The record of s->record.key, which was built in place. */
-static __always_inline void begin_here(struct scratch *s, u64 now, struct task_struct *task)
-{
-	s->record.time_ns = now;
-	s->record.pid = BPF_CORE_READ(task, tgid);
-}
-
-static __always_inline void begin(struct scratch *s, const struct behaviour_key *key, u64 now,
-				  struct task_struct *task)
-{
-	s->record.key = *key;
-	begin_here(s, now, task);
-}
-
-/* Counts a behaviour whose key says it all: network, capability, system call. */
-static __always_inline void count_plain(const struct behaviour_key *key, struct task_struct *task)
-{
-	u64 now = bpf_ktime_get_boot_ns();
-	struct scratch *s;
-
-	if (count_known(key, now))
-		return;
-	s = scratch_get();
-	if (!s) {
-		lose(key->cgroup, LOSS_RING_FULL);
-		return;
-	}
-	begin(s, key, now, task);
-	count_first(s);
-	scratch_put(s);
 }

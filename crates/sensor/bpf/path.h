@@ -9,7 +9,7 @@
  * and no invalidation hook is needed.
  */
 #pragma once
-#include "core.h"
+#include "count.h"
 
 /*
  * The verifier forbids hashing a typed pointer, but the difference of two is a number: it

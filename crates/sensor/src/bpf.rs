@@ -54,6 +54,9 @@ pub(crate) fn header_of(bytes: &[u8]) -> Option<types::record> {
 /// `BPF_F_NO_PREALLOC` of `linux/bpf.h`.
 const NO_PREALLOC: u32 = 1;
 
+/// Keys read from the kernel at a time: far more than any bucket of its map holds.
+const KEYS_PER_READ: u32 = 4096;
+
 /// How many records user space lets wait before the kernel wakes it: a quarter of the ring.
 const WAKEUP_SHARE: u32 = 4;
 
@@ -238,25 +241,76 @@ impl Kernel {
         }
     }
 
-    /// Deletes the keys of cgroups and returns their slots, which still may be counted in
-    /// by programs that run at this moment.
-    pub(crate) fn delete_keys(&self, of: impl Fn(u64) -> bool) -> Vec<u32> {
+    /// Deletes keys, chosen by cgroup and slot, and returns both. Programs that run at this
+    /// moment still may count in the slots.
+    pub(crate) fn delete_keys(&self, which: impl Fn(u64, u32) -> bool) -> Vec<(u64, u32)> {
         let behaviours = &self.skeleton.maps.behaviours;
-        let keys: Vec<_> = behaviours
-            .keys()
-            .filter(|key| {
-                key.get(..8)
-                    .and_then(|id| id.try_into().ok())
-                    .is_some_and(|id| of(u64::from_ne_bytes(id)))
+        let Ok(entries) = behaviours.lookup_batch(KEYS_PER_READ, MapFlags::ANY, MapFlags::ANY)
+        else {
+            return Vec::new();
+        };
+        let chosen: Vec<_> = entries
+            .filter_map(|(key, slot)| {
+                let cgroup = u64::from_ne_bytes(key.get(..8)?.try_into().ok()?);
+                let slot = u32::from_ne_bytes(slot.get(..4)?.try_into().ok()?);
+                which(cgroup, slot).then_some((key, cgroup, slot))
             })
             .collect();
-        keys.into_iter()
-            .filter_map(|key| {
-                let slot = behaviours.lookup(&key, MapFlags::ANY).ok()??;
+        chosen
+            .into_iter()
+            .filter_map(|(key, cgroup, slot)| {
                 behaviours.delete(&key).ok()?;
-                Some(u32::from_ne_bytes(slot.get(..4)?.try_into().ok()?))
+                Some((cgroup, slot))
             })
             .collect()
+    }
+
+    /// Slots that keys of each cgroup took since it is watched.
+    pub(crate) fn slots_taken(&self) -> Vec<(u64, u64)> {
+        let taken = &self.skeleton.maps.slots_taken;
+        taken
+            .keys()
+            .filter_map(|key| {
+                let value = taken.lookup(&key, MapFlags::ANY).ok()??;
+                let cgroup = u64::from_ne_bytes(key.get(..8)?.try_into().ok()?);
+                Some((cgroup, u64::from_ne_bytes(value.get(..8)?.try_into().ok()?)))
+            })
+            .collect()
+    }
+
+    /// Tells the kernel how many slots of a cgroup were given back in all.
+    pub(crate) fn set_given_back(&self, cgroup: u64, count: u64) -> Result<(), SensorError> {
+        self.skeleton
+            .maps
+            .slots_given_back
+            .update(&cgroup.to_ne_bytes(), &count.to_ne_bytes(), MapFlags::ANY)
+            .map_err(SensorError::bpf("tell the kernel of slots given back"))
+    }
+
+    /// Forgets how many slots a cgroup took and gave back.
+    pub(crate) fn drop_slot_counts(&self, cgroup: u64) {
+        // It may never have had any.
+        let _ = self.skeleton.maps.slots_taken.delete(&cgroup.to_ne_bytes());
+        let _ = self
+            .skeleton
+            .maps
+            .slots_given_back
+            .delete(&cgroup.to_ne_bytes());
+    }
+
+    /// Tells the kernel that a place is folded, and how much is still told apart in it.
+    pub(crate) fn set_fold(&self, cgroup: u64, place: u64, grain: u8) -> Result<(), SensorError> {
+        self.skeleton
+            .maps
+            .folds
+            .update(&fold_key(cgroup, place), &[grain], MapFlags::ANY)
+            .map_err(SensorError::bpf("tell the kernel about a folded place"))
+    }
+
+    /// Forgets a folded place.
+    pub(crate) fn drop_fold(&self, cgroup: u64, place: u64) {
+        // The map may have been full when it was told.
+        let _ = self.skeleton.maps.folds.delete(&fold_key(cgroup, place));
     }
 
     /// Gives a slot back to the kernel, with its counter at zero.
@@ -311,6 +365,14 @@ impl Kernel {
     }
 }
 
+/// A key of the map of folded places.
+fn fold_key(cgroup: u64, place: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&cgroup.to_ne_bytes());
+    key[8..].copy_from_slice(&place.to_ne_bytes());
+    key
+}
+
 /// How often the kernel skipped a program; 0 on kernels that do not tell (before 5.12).
 fn recursion_misses(program: BorrowedFd<'_>) -> u64 {
     let mut info = libbpf_sys::bpf_prog_info::default();
@@ -354,6 +416,7 @@ fn configure(
     };
     data.track_unknown = options.track_unknown;
     data.slots_max = limits.behaviours_max;
+    data.slots_per_cgroup_max = limits.behaviours_per_cgroup_max;
     data.ring_wakeup_bytes = u64::from(limits.ring_bytes / WAKEUP_SHARE);
     data.calls = tables.native;
     data.calls_compat = tables.compat;
@@ -369,6 +432,9 @@ fn configure(
             &mut open.maps.behaviours,
             &mut open.maps.executables,
             &mut open.maps.policies,
+            &mut open.maps.folds,
+            &mut open.maps.slots_taken,
+            &mut open.maps.slots_given_back,
         ] {
             let flags = map.map_flags() & !NO_PREALLOC;
             map.set_map_flags(flags)

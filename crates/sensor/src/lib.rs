@@ -16,6 +16,7 @@ mod bpf;
 mod calls;
 mod clock;
 mod error;
+mod folds;
 mod hooks;
 mod names;
 mod record;

@@ -13,6 +13,11 @@ use crate::{
 pub(crate) fn target(key: &Key, path: &[u8], extra: &[u8]) -> Name {
     use ethogram_model::Access;
     match key.kind {
+        // The kernel cut it down to the place that takes it in.
+        Kind::File | Kind::Process if key.access.contains(Access::FOLDED) => {
+            let slash: &[u8] = if key.joined { b"/" } else { b"" };
+            Name::from_bytes(&[path, slash, extra].concat())
+        }
         Kind::File | Kind::Process if key.access.contains(Access::REQUESTED) => {
             requested_path(path, extra)
         }
@@ -29,6 +34,7 @@ pub(crate) fn target(key: &Key, path: &[u8], extra: &[u8]) -> Name {
             Protocol::Netlink => netlink_family(key.number),
             Protocol::Other => Name::from(format!("AF_{}", key.number).as_str()),
             Protocol::Packet | Protocol::Vsock | Protocol::None => Name::default(),
+            _ if key.access.contains(Access::FOLDED) => prefix(key.address, key.prefix_bits),
             _ => address(ip_of(key.address)),
         },
     }
@@ -38,6 +44,23 @@ pub(crate) fn target(key: &Key, path: &[u8], extra: &[u8]) -> Name {
 pub(crate) fn address(ip: IpAddr) -> Name {
     Name::from(ip.to_string().as_str())
 }
+
+/// Addresses with a common prefix, of which the bits are counted as in IPv6.
+fn prefix(bytes: [u8; 16], bits: u8) -> Name {
+    let address = ip_of(bytes);
+    let (bits, all) = match address {
+        IpAddr::V4(_) if bits >= MAPPED_BITS => (bits - MAPPED_BITS, 32),
+        IpAddr::V4(_) | IpAddr::V6(_) => (bits, 128),
+    };
+    if bits == all {
+        self::address(address)
+    } else {
+        Name::from(format!("{address}/{bits}").as_str())
+    }
+}
+
+/// Bits that all v4-mapped addresses have in common.
+pub(crate) const MAPPED_BITS: u8 = 96;
 
 /// A unix socket's name: a path, or `@name` for one in the abstract name space.
 pub(crate) fn unix_name(raw: &[u8]) -> Name {

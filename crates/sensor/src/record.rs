@@ -48,6 +48,10 @@ pub(crate) struct Key {
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) address: [u8; 16],
+    /// Length of the prefix, if it is folded.
+    pub(crate) prefix_bits: u8,
+    /// Whether a folded path is two with a slash between them.
+    pub(crate) joined: bool,
     /// Capability, netlink protocol, address family, or index of a system call.
     pub(crate) number: u64,
 }
@@ -111,6 +115,8 @@ fn key_of(header: &types::record) -> Option<Key> {
         protocol: Protocol::from_number(key.protocol)?,
         port: key.port,
         address: address_bytes(key.id[0], key.id[1]),
+        prefix_bits: u8::try_from(key.id[2]).unwrap_or(128),
+        joined: key.id[3] != 0,
         number: key.id[0],
     })
 }

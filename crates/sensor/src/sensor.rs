@@ -1,7 +1,7 @@
 //! The sensor: what the rest of the agent sees.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use crate::{
     SensorError,
     bpf::{self, Kernel},
     clock::{self, Clock},
+    folds,
     hooks::{HookChoice, HookSet},
     names,
     record::{self, Content, Record},
@@ -24,6 +25,8 @@ pub struct Limits {
     /// Behaviours counted in the kernel at a time; above, events take the slow way through
     /// the ring. About 160 bytes each.
     pub behaviours_max: u32,
+    /// Of these, for one cgroup, so that a flood leaves room for others.
+    pub behaviours_per_cgroup_max: u32,
     /// Size of the ring buffer for names and events of the slow way; a power of two and a
     /// multiple of the page size.
     pub ring_bytes: u32,
@@ -36,6 +39,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             behaviours_max: 1 << 18,
+            behaviours_per_cgroup_max: 1 << 16,
             ring_bytes: 16 << 20,
             budget: Budget::default(),
         }
@@ -150,11 +154,19 @@ pub struct Update {
 /// program runs that may still count in it.
 const SLOT_REST: Duration = Duration::from_secs(1);
 
-/// Slots whose keys were deleted, with the cgroups they belonged to.
+/// How often it is looked whether a cgroup has too many keys. Looking for those that may go
+/// reads the whole map: some 0.3 us each.
+const EVICT_EVERY: Duration = Duration::from_secs(1);
+
+/// A key that was not counted in for so long may go if its cgroup has too many. Should it
+/// be seen again, it is new again: its row goes on.
+const COLD_AFTER: Duration = Duration::from_secs(1);
+
+/// Slots whose keys were deleted, each with its cgroup, and the cgroups that are gone.
 struct Resting {
     since_ns: u64,
-    cgroups: HashSet<u64>,
-    slots: Vec<u32>,
+    gone: HashSet<u64>,
+    slots: Vec<(u64, u32)>,
 }
 
 /// The programs in the kernel, and all that is known of what they counted.
@@ -167,6 +179,12 @@ pub struct Sensor {
     malformed: u64,
     gone: HashSet<u64>,
     resting: Vec<Resting>,
+    limits: Limits,
+    /// Slots that each cgroup gave back, as the kernel is told.
+    given_back: HashMap<u64, u64>,
+    evicted_ns: u64,
+    /// The folded places that the kernel knows, by cgroup.
+    folds: HashMap<u64, HashSet<u64>>,
     policies_changed: bool,
 }
 
@@ -185,6 +203,10 @@ impl Sensor {
             malformed: 0,
             gone: HashSet::new(),
             resting: Vec::new(),
+            limits: options.limits,
+            given_back: HashMap::new(),
+            evicted_ns: 0,
+            folds: HashMap::new(),
             policies_changed: false,
         })
     }
@@ -262,6 +284,7 @@ impl Sensor {
         for reading in readings {
             self.table.reading(reading);
         }
+        self.tell_folds();
         let changes = self.table.take_changed().into_iter();
         let changes = changes
             .map(|changed| Change {
@@ -301,6 +324,13 @@ impl Sensor {
         self.table.len()
     }
 
+    /// Keys that were made in the kernel so far, for cgroups that are still there. Each cost
+    /// a record with a name.
+    #[must_use]
+    pub fn keys_made(&self) -> u64 {
+        self.kernel.slots_taken().iter().map(|(_, made)| made).sum()
+    }
+
     /// Stops counting. What was counted can still be collected.
     pub fn detach(&mut self) {
         self.kernel.detach();
@@ -333,34 +363,127 @@ impl Sensor {
             .collect()
     }
 
-    /// Takes the slots of gone cgroups out of use, lets them rest, and hands them out again.
+    /// Has the kernel count in folded places what is below them.
+    fn tell_folds(&mut self) {
+        for (cgroup, fold) in self.table.take_folds() {
+            let Some(place) = folds::hash(&fold) else {
+                continue;
+            };
+            let known = self.folds.entry(cgroup).or_default();
+            let grain = folds::grain(fold.grain);
+            for (place, grain) in [(place, grain), (folds::ANY, grain)] {
+                known.insert(place);
+                if let Err(error) = self.kernel.set_fold(cgroup, place, grain) {
+                    // Then user space folds alone.
+                    tracing::debug!("{error}");
+                }
+            }
+        }
+    }
+
+    /// Takes slots out of use, lets them rest, and hands them out again.
     fn recycle(&mut self) {
         let now_ns = clock::boot_ns();
-        let rested = |since_ns: u64| now_ns.saturating_sub(since_ns) > SLOT_REST.as_nanos() as u64;
         while self
             .resting
             .first()
-            .is_some_and(|resting| rested(resting.since_ns))
+            .is_some_and(|resting| is_past(resting.since_ns, SLOT_REST, now_ns))
         {
-            let Resting { cgroups, slots, .. } = self.resting.remove(0);
-            for slot in slots {
-                // Its last counts were read at the beginning of this collection.
-                self.table.release(slot);
-                if let Err(error) = self.kernel.free_slot(slot) {
-                    tracing::warn!("one place in the kernel's map stays unused: {error}");
-                }
-            }
-            self.table.forget(&cgroups);
+            let resting = self.resting.remove(0);
+            self.hand_out(resting);
         }
         if !self.gone.is_empty() {
-            let cgroups = std::mem::take(&mut self.gone);
-            let slots = self.kernel.delete_keys(|cgroup| cgroups.contains(&cgroup));
+            let gone = std::mem::take(&mut self.gone);
+            let slots = self.kernel.delete_keys(|cgroup, _| gone.contains(&cgroup));
             self.resting.push(Resting {
                 since_ns: now_ns,
-                cgroups,
+                gone,
                 slots,
             });
         }
+        if is_past(self.evicted_ns, EVICT_EVERY, now_ns) {
+            self.evicted_ns = now_ns;
+            self.evict(now_ns);
+        }
+    }
+
+    /// Slots that have rested may be used again.
+    fn hand_out(&mut self, resting: Resting) {
+        let mut changed = HashSet::new();
+        for (cgroup, slot) in resting.slots {
+            // Its last counts were read at the beginning of this collection.
+            self.table.release(slot);
+            if let Err(error) = self.kernel.free_slot(slot) {
+                tracing::warn!("one place in the kernel's map stays unused: {error}");
+            }
+            *self.given_back.entry(cgroup).or_default() += 1;
+            changed.insert(cgroup);
+        }
+        for cgroup in changed.difference(&resting.gone) {
+            let count = self.given_back.get(cgroup).copied().unwrap_or_default();
+            if let Err(error) = self.kernel.set_given_back(*cgroup, count) {
+                tracing::warn!("a cgroup has less room in the kernel's map: {error}");
+            }
+        }
+        self.table.forget(&resting.gone);
+        for cgroup in resting.gone {
+            self.given_back.remove(&cgroup);
+            self.kernel.drop_slot_counts(cgroup);
+            for place in self.folds.remove(&cgroup).into_iter().flatten() {
+                self.kernel.drop_fold(cgroup, place);
+            }
+        }
+    }
+
+    /// Deletes the keys of crowded cgroups that were not counted in lately.
+    fn evict(&mut self, now_ns: u64) {
+        let crowded = self.crowded();
+        if crowded.is_empty() {
+            return;
+        }
+        let kernel = &self.kernel;
+        let slots = kernel.delete_keys(|cgroup, slot| {
+            let (count, _, last_ns) = kernel.counter(slot);
+            crowded.contains(&cgroup) && (count == 0 || is_past(last_ns, COLD_AFTER, now_ns))
+        });
+        self.resting.push(Resting {
+            since_ns: now_ns,
+            gone: HashSet::new(),
+            slots,
+        });
+    }
+
+    /// Cgroups with most of the keys they may have, or, if together they have most of what
+    /// there is, the one with most.
+    fn crowded(&self) -> HashSet<u64> {
+        let mut live: HashMap<u64, u64> = self.kernel.slots_taken().into_iter().collect();
+        for (cgroup, count) in &mut live {
+            *count -= self
+                .given_back
+                .get(cgroup)
+                .copied()
+                .unwrap_or(0)
+                .min(*count);
+        }
+        let used: u64 = live.values().sum();
+        let resting = self.resting.iter().flat_map(|resting| &resting.slots);
+        for (cgroup, _) in resting {
+            if let Some(count) = live.get_mut(cgroup) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        let most_of = |max: u32| u64::from(max) * 3 / 4;
+        let is_crowded = |count: u64| count > most_of(self.limits.behaviours_per_cgroup_max);
+        let mut crowded: HashSet<u64> = live
+            .iter()
+            .filter(|(_, count)| is_crowded(**count))
+            .map(|(cgroup, _)| *cgroup)
+            .collect();
+        if used > most_of(self.limits.behaviours_max) {
+            let largest = live.iter().max_by_key(|(_, count)| **count);
+            crowded.extend(largest.map(|(cgroup, _)| *cgroup));
+        }
+        crowded
     }
 
     fn new_losses(&mut self) -> Vec<(u64, Loss)> {
@@ -377,6 +500,10 @@ impl Sensor {
         }
         grown
     }
+}
+
+fn is_past(since_ns: u64, time: Duration, now_ns: u64) -> bool {
+    u128::from(now_ns.saturating_sub(since_ns)) > time.as_nanos()
 }
 
 /// Takes records, each with its length before it, to where they belong.

@@ -76,6 +76,8 @@ fn behaviour(open: &OpenSocket, listening: &HashSet<(u64, u16)>) -> Option<Behav
                 protocol: Protocol::Netlink,
                 port: 0,
                 address: [0; 16],
+                prefix_bits: 0,
+                joined: false,
                 number: socket.number,
             };
             row(Kind::Bind, names::target(&key, &[], &[]), 0, none)

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use ethogram_model::{Access, Behaviour, Budget, Folding, Name, Tally, Timestamp};
+use ethogram_model::{Access, Behaviour, Budget, Folding, Name, NewFold, Tally, Timestamp};
 
 /// Index of a row.
 type RowIndex = u32;
@@ -92,6 +92,8 @@ pub(crate) struct Table {
     waiting: VecDeque<Waiting>,
     /// Rows that changed since they were last taken.
     changed: Vec<RowIndex>,
+    /// What folded since it was last taken, by cgroup.
+    folds: Vec<(u64, NewFold)>,
 }
 
 impl Table {
@@ -223,6 +225,8 @@ impl Table {
                 break;
             }
         }
+        let news = group.folding.take_news().into_iter();
+        self.folds.extend(news.map(|fold| (cgroup, fold)));
         let shown = group.folding.row(behaviour).into_owned();
         let folded: Vec<(Behaviour, Behaviour)> = group
             .index
@@ -359,6 +363,11 @@ impl Table {
                 self.groups.remove(cgroup);
             }
         }
+    }
+
+    /// What folded since the last time, by cgroup.
+    pub(crate) fn take_folds(&mut self) -> Vec<(u64, NewFold)> {
+        std::mem::take(&mut self.folds)
     }
 
     /// The rows that changed.

@@ -22,6 +22,7 @@ use crate::{
 /// What a test of a few dozen events needs.
 const LIMITS: Limits = Limits {
     behaviours_max: 4096,
+    behaviours_per_cgroup_max: 4096,
     ring_bytes: 256 * 1024,
     budget: Budget::DEFAULT,
 };
