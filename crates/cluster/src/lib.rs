@@ -28,7 +28,7 @@ mod wire;
 pub use agents::{AgentState, Agents};
 pub use limits::Limits;
 pub use receiver::{Receiver, serve};
-pub use sender::{REPORT_EVERY, Sender, SenderOptions, SenderStatus, Trust};
+pub use sender::{REPORT_EVERY, Sender, SenderOptions, SenderStatus, Trust, back_off};
 pub use wire::proto;
 
 /// The versions of the protocol that this program speaks.

@@ -340,7 +340,8 @@ fn begin(peer: &Peer, stamp: i64) -> Position {
 
 /// How long to wait after some failures in a row: anything from half of the doubled wait
 /// to all of it, so that a thousand agents do not come back at once.
-fn back_off(failures: u32, random: u64) -> Duration {
+#[must_use]
+pub fn back_off(failures: u32, random: u64) -> Duration {
     let whole = BACK_OFF_MIN
         .saturating_mul(1 << failures.min(16))
         .min(BACK_OFF_MAX);

@@ -5,6 +5,7 @@ mod api;
 mod audit;
 mod metrics;
 mod neighbours;
+mod sources;
 mod state;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -30,6 +31,7 @@ use crate::{
     names::NamedStore,
 };
 use audit::Audit;
+use sources::Sources;
 
 /// How often what is too old or too much is removed from the store.
 const RETAIN_EVERY: Duration = Duration::from_secs(300);
@@ -50,6 +52,7 @@ struct Shared {
     agents: Arc<Agents>,
     access: Arc<Access>,
     audit: Option<Audit>,
+    sources: Sources,
 }
 
 /// Collects until a signal ends it.
@@ -78,6 +81,7 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         Some(named) => Arc::clone(named) as Arc<dyn Store>,
         None => store,
     };
+    let sources = Sources::new(&args)?;
     let audit = args.audit_log.as_deref().map(Audit::open).transpose()?;
     let (reports_tls, api_tls) = (
         tls(&args, &["h2"], true)?,
@@ -108,6 +112,7 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         agents: receiver.agents(),
         access,
         audit,
+        sources,
         args,
     });
     let outcome = runtime.block_on(async {
@@ -132,6 +137,7 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
             incoming(questions, api_tls),
             stopped.clone(),
         ));
+        sources::listen(&mut tasks, &shared, &stopped);
         neighbours::serve(&mut tasks, &shared, stopped)?;
         tasks.spawn(retain(Arc::downgrade(&shared)));
         if let (Some(names), Some(client)) = (&shared.names, api_server) {

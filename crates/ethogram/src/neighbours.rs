@@ -25,6 +25,29 @@ pub(crate) fn parse_kubearmor(text: &str) -> Result<SocketAddr, String> {
     parse(text, KUBEARMOR_PORT)
 }
 
+/// A KubeArmor's `HOST:PORT`, with KubeArmor's port if there is none, or a URL.
+pub(crate) fn parse_source(text: &str) -> Result<String, String> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let is_known = ["http", "https"].contains(&scheme);
+    let strange = |c: char| c.is_whitespace() || c == '/';
+    if !is_known || rest.is_empty() || rest.contains(strange) {
+        return Err(format!(
+            "{text:?} is no KubeArmor: write HOST:{KUBEARMOR_PORT}, or https://HOST:PORT"
+        ));
+    }
+    let has_port = match rest.rsplit_once(']') {
+        Some((_, after)) => after.starts_with(':'),
+        None => rest.contains(':'),
+    };
+    let port = if has_port {
+        String::new()
+    } else {
+        format!(":{KUBEARMOR_PORT}")
+    };
+    let scheme = if scheme == "https" { "https://" } else { "" };
+    Ok(format!("{scheme}{rest}{port}"))
+}
+
 fn parse(text: &str, default_port: u16) -> Result<SocketAddr, String> {
     let address = text.parse().or_else(|_| {
         let ip = text.trim_start_matches('[').trim_end_matches(']');
@@ -102,6 +125,18 @@ mod tests {
             ("[::1]:2", "[::1]:2"),
         ] {
             assert_eq!(parse_observability(text), Ok(address.parse().unwrap()));
+        }
+        for (text, source) in [
+            ("relay.kubearmor", "relay.kubearmor:32767"),
+            ("http://relay:1", "relay:1"),
+            ("https://relay", "https://relay:32767"),
+            ("[::1]", "[::1]:32767"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            assert_eq!(parse_source(text), Ok(source.to_owned()));
+        }
+        for text in ["", "ftp://relay", "relay/x", "a b", "https://"] {
+            assert!(parse_source(text).unwrap_err().contains("HOST:32767"));
         }
         let kubearmor = parse_kubearmor("127.0.0.1").unwrap();
         assert_eq!(kubearmor.port(), 32767);

@@ -20,6 +20,9 @@ pub enum LossReason {
     /// program skips the events of whoever runs next on that processor. The number is the
     /// machine's, so it is the most that can be missing here.
     Unattributed = 5,
+    /// A source of events that is not our own sensor said that it left some out. It does not
+    /// say how many: each time counts once, so it is the least that is missing.
+    Upstream = 6,
 }
 
 impl LossReason {
@@ -31,6 +34,7 @@ impl LossReason {
         Self::Malformed,
         Self::Store,
         Self::Unattributed,
+        Self::Upstream,
     ];
 
     /// The number that the kernel side and stores keep.
@@ -55,6 +59,7 @@ impl LossReason {
             Self::Malformed => "malformed",
             Self::Store => "store",
             Self::Unattributed => "unattributed",
+            Self::Upstream => "upstream",
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `observability` answers what discovery-engine answered, so that `karmor summary` works
 //! against an agent or a collector; `log_service` streams what changes, as KubeArmor
-//! streams events, for `karmor logs` and `karmor profile`. `docs/neighbours.md` says what is served and what
+//! streams events, for `karmor logs` and `karmor profile`; [`consume`] listens to KubeArmor. `docs/neighbours.md` says what is served and what
 //! differs. Every text that goes out was made printable where it came in.
 //!
 //! **Architecture invariant:** a neighbour's protocol is translated here and nowhere else;
@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod consume;
 mod feed;
 mod grammar;
 pub mod guard;
@@ -20,6 +21,7 @@ mod who;
 mod wire;
 mod words;
 
+pub use consume::{Listening, Source, Taken, consume};
 pub use feed::Feed;
 pub use server::{Served, serve_log_service, serve_observability};
 pub use wire::{discovery, feeder};

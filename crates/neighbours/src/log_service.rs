@@ -180,7 +180,8 @@ impl Teller {
     }
 }
 
-fn now() -> Timestamp {
+/// The time now; 1970 on a machine whose clock is before that.
+pub(crate) fn now() -> Timestamp {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let ns = since_1970.map_or(0, |time| time.as_nanos());
     Timestamp(i64::try_from(ns).unwrap_or(i64::MAX))

@@ -93,7 +93,8 @@ pub struct Completeness {
 /// Events known not to be counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// `ring_full`, `task_state`, `unresolved`, `malformed`, `store`, `unattributed`.
+    /// `ring_full`, `task_state`, `unresolved`, `malformed`, `store`, `unattributed`,
+    /// `upstream`.
     pub reason: Printable,
     /// How many.
     pub count: u64,

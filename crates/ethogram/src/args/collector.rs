@@ -9,7 +9,7 @@ use super::parse_duration;
 use crate::{
     config::parse_size,
     names::Reach,
-    neighbours::{parse_kubearmor, parse_observability},
+    neighbours::{parse_kubearmor, parse_observability, parse_source},
 };
 
 /// Keeps what agents report, and answers for all of them.
@@ -46,6 +46,13 @@ pub(crate) struct CollectorArgs {
         default_value = "sqlite:/var/lib/ethogram/collector.db"
     )]
     pub(crate) store: StoreAddress,
+    /// Count what this KubeArmor agent or relay streams: HOST[:PORT], or https://HOST:PORT;
+    /// several times for several [default port: 32767]
+    #[arg(long, value_name = "HOST[:PORT]", env = "ETHOGRAM_FROM_KUBEARMOR", value_delimiter = ',', value_parser = parse_source)]
+    pub(crate) from_kubearmor: Vec<String>,
+    /// Believe a KubeArmor whose certificate this authority signed
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_FROM_KUBEARMOR_CA")]
+    pub(crate) from_kubearmor_ca: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) neighbours: NeighbourArgs,
     /// The server's certificate, a PEM file; read again when it changes

@@ -7,7 +7,7 @@ use ethogram_model::Timestamp;
 use ethogram_store::Overview;
 use serde::Serialize;
 
-use super::Shared;
+use super::{Shared, sources};
 use crate::{clock::rfc3339, names::NamesState};
 
 /// The name and version of the wire form. Fields may be added within a version.
@@ -102,6 +102,8 @@ pub(super) struct Status {
     version: &'static str,
     cluster: String,
     agents_connected: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kubearmor: Vec<sources::State>,
     store: Store,
     /// Whether and how well the API server gives names; left out where none is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +129,7 @@ impl Status {
             cluster: shared.args.cluster.clone(),
             agents_connected: states.iter().filter(|state| state.streams > 0).count(),
             kubernetes: shared.names.as_ref().map(|names| names.state()),
+            kubearmor: shared.sources.states(),
             store: Store {
                 identity: shared.identity.clone(),
                 bytes: overview.bytes,

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
+    pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -18,6 +19,7 @@ use ethogram_neighbours::{
 use ethogram_store::{SqliteStore, Store};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio_stream::{Stream, StreamExt};
 
 use crate::support::{Known, ethogram, said};
 
@@ -385,4 +387,87 @@ fn karmor_is_not_answered_beyond_this_machine_without_tokens() {
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.err.contains("--tokens"), "{refused:?}");
     }
+}
+
+/// A KubeArmor that has one thing to say.
+struct KubeArmor;
+
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
+type Streamed<T> = Result<tonic::Response<Events<T>>, tonic::Status>;
+
+#[tonic::async_trait]
+impl feeder::log_service_server::LogService for KubeArmor {
+    async fn health_check(
+        &self,
+        _: tonic::Request<feeder::NonceMessage>,
+    ) -> Result<tonic::Response<feeder::ReplyMessage>, tonic::Status> {
+        Err(tonic::Status::unimplemented("nobody asks"))
+    }
+
+    type WatchMessagesStream = Events<feeder::Message>;
+
+    async fn watch_messages(
+        &self,
+        _: tonic::Request<feeder::RequestMessage>,
+    ) -> Streamed<feeder::Message> {
+        Err(tonic::Status::unimplemented("nobody asks"))
+    }
+
+    type WatchAlertsStream = Events<feeder::Alert>;
+
+    async fn watch_alerts(
+        &self,
+        _: tonic::Request<feeder::RequestMessage>,
+    ) -> Streamed<feeder::Alert> {
+        Ok(tonic::Response::new(Box::pin(tokio_stream::pending())))
+    }
+
+    type WatchLogsStream = Events<feeder::Log>;
+
+    async fn watch_logs(&self, _: tonic::Request<feeder::RequestMessage>) -> Streamed<feeder::Log> {
+        let log = feeder::Log {
+            host_name: NODE.into(),
+            namespace_name: "shop".into(),
+            pod_name: "web-0".into(),
+            container_id: "c".repeat(64),
+            container_name: "web".into(),
+            operation: "File".into(),
+            source: "/bin/cat".into(),
+            resource: "/srv/a file".into(),
+            data: "syscall=SYS_OPENAT fd=-100 flags=O_RDONLY".into(),
+            result: "Passed".into(),
+            ..Default::default()
+        };
+        let events = tokio_stream::once(Ok(log)).chain(tokio_stream::pending());
+        Ok(tonic::Response::new(Box::pin(events)))
+    }
+}
+
+#[test]
+fn kubearmor_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
+    let listener = listener.expect("a free port");
+    let target = listener.local_addr().expect("its address").to_string();
+    let service = feeder::log_service_server::LogServiceServer::new(KubeArmor);
+    let server = tonic::transport::Server::builder().add_service(service);
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    runtime.spawn(server.serve_with_incoming(incoming));
+    let collector = Collector::start(folder.path(), &["--from-kubearmor", &target]);
+    let begun = Instant::now();
+    let source = loop {
+        let status = collector.json("/v1/status", None);
+        let source = &status["kubearmor"][0];
+        if source["counted"] == 1 {
+            break source.clone();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{status}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(source["target"], target.as_str());
+    assert_eq!(source["connected"], true);
+    let summary = collector.json("/v1/summary?namespace=shop", None);
+    let row = &summary["subjects"][0]["tables"]["file"][0];
+    assert_eq!(row["target"], "/srv/a file");
 }

@@ -264,6 +264,11 @@ impl World {
         LogServiceClient::new(channel(self.log_service).await)
     }
 
+    /// Where the stream is.
+    pub(crate) fn log_service_address(&self) -> SocketAddr {
+        self.log_service
+    }
+
     /// Where the summaries are.
     pub(crate) async fn channel(&self) -> Channel {
         channel(self.observability).await
