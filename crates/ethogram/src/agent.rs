@@ -126,7 +126,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let (socket, listener) = Socket::claim(&settings.socket)?;
     let store = open_store(&settings.store_file())?;
     let tcp = settings.listen.map(listen).transpose()?;
-    let neighbours = Neighbours::listen(&settings)?;
+    let neighbours = Neighbours::open(&settings)?;
     let hierarchies = Hierarchies::of_this_host().context("cannot find the cgroup hierarchies")?;
     let sensor = start_sensor(&settings, &hierarchies)?;
     // While this thread is the only one.

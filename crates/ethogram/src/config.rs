@@ -61,6 +61,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDR[:PORT]", env = "ETHOGRAM_KUBEARMOR_LISTEN", value_parser = parse_kubearmor)]
     #[serde(deserialize_with = "kubearmor")]
     pub(crate) kubearmor_listen: Option<SocketAddr>,
+    /// Append a line of JSON for each row that is new or counted on to this file; - writes
+    /// them to standard output
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_EVENTS")]
+    pub(crate) events: Option<PathBuf>,
     /// Ask this CRI runtime (containerd, CRI-O); naming any runtime replaces looking in
     /// the usual places
     #[arg(
@@ -239,6 +243,8 @@ pub(crate) struct Settings {
     pub(crate) observability_listen: Option<SocketAddr>,
     /// Where `karmor logs` is streamed to.
     pub(crate) kubearmor_listen: Option<SocketAddr>,
+    /// Where a line for each change is written to.
+    pub(crate) events: Option<PathBuf>,
     /// Only these are asked; `None`: those in the usual places.
     pub(crate) runtimes: Option<Vec<RuntimeEndpoint>>,
     pub(crate) host: bool,
@@ -290,6 +296,7 @@ impl Options {
             listen: self.listen.or(other.listen),
             observability_listen: self.observability_listen.or(other.observability_listen),
             kubearmor_listen: self.kubearmor_listen.or(other.kubearmor_listen),
+            events: self.events.or(other.events),
             cri_socket: either(self.cri_socket, other.cri_socket),
             docker_socket: either(self.docker_socket, other.docker_socket),
             podman_storage: either(self.podman_storage, other.podman_storage),
@@ -336,6 +343,7 @@ impl Options {
             listen: self.listen,
             observability_listen: self.observability_listen,
             kubearmor_listen: self.kubearmor_listen,
+            events: self.events,
             host: self.host.unwrap_or(false),
             node: self.node,
             cluster: self.cluster.unwrap_or_default(),
@@ -467,6 +475,7 @@ mod tests {
             listen = "127.0.0.1:8686"
             observability-listen = "127.0.0.1"
             kubearmor-listen = "127.0.0.1"
+            events = "-"
             cri-socket = ["/cri"]
             docker-socket = ["/docker"]
             podman-storage = ["/podman"]
@@ -505,6 +514,7 @@ mod tests {
                 listen: Some("127.0.0.1:8686".parse().unwrap()),
                 observability_listen: Some("127.0.0.1:9089".parse().unwrap()),
                 kubearmor_listen: Some("127.0.0.1:32767".parse().unwrap()),
+                events: Some("-".into()),
                 runtimes: None,
                 host: true,
                 node: Some("n".into()),

@@ -1,7 +1,11 @@
 //! Where the neighbours' protocols are spoken, if that is asked for.
 
 use std::{
+    fs::OpenOptions,
+    io::{BufWriter, Write},
     net::{IpAddr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     sync::Arc,
 };
 
@@ -109,6 +113,35 @@ pub(crate) fn serve_log_service(
         }
     });
     Ok(())
+}
+
+/// Where lines are written to: a file that is appended to, or standard output for `-`.
+pub(crate) fn open_lines(path: &Path) -> Result<Box<dyn Write + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdout()));
+    }
+    let opened = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path);
+    let file = opened.with_context(|| format!("cannot write to {}", path.display()))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
+
+/// Writes a line for each change until `stop` turns true.
+pub(crate) fn write_lines(
+    tasks: &mut JoinSet<()>,
+    out: Box<dyn Write + Send>,
+    feed: Arc<Feed>,
+    cluster: String,
+    stop: watch::Receiver<bool>,
+) {
+    tasks.spawn(async move {
+        if let Err(error) = ethogram_neighbours::write_lines(feed, cluster, out, stop).await {
+            tracing::error!("no more lines for --events: {error}");
+        }
+    });
 }
 
 #[cfg(test)]

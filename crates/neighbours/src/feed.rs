@@ -109,6 +109,12 @@ impl Feed {
         })
     }
 
+    /// How many listen.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.lock().pages.receiver_count()
+    }
+
     /// Tells the next page; whether there is more. It blocks.
     fn tell(&self) -> Result<bool, StoreError> {
         let position = {

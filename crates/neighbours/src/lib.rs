@@ -14,6 +14,7 @@ mod consume;
 mod feed;
 mod grammar;
 pub mod guard;
+mod lines;
 mod log_service;
 mod observability;
 mod server;
@@ -23,5 +24,6 @@ mod words;
 
 pub use consume::{Listening, Source, Taken, consume};
 pub use feed::Feed;
+pub use lines::{LINES_SCHEMA, LinesError, write_lines};
 pub use server::{Served, serve_log_service, serve_observability};
 pub use wire::{discovery, feeder};

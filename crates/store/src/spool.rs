@@ -71,6 +71,8 @@ pub struct ContainerChanges {
     pub container: Container,
     /// Totals over all runs.
     pub observations: Vec<Observation>,
+    /// Which of them were not there before the position.
+    pub is_new: Vec<bool>,
     /// Totals over all runs, with what retention removed before a collector had it.
     pub losses: Vec<Loss>,
 }

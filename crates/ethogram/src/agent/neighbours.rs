@@ -1,6 +1,6 @@
 //! Speaking the neighbours' protocols from an agent: to this machine only.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{io::Write, net::TcpListener, sync::Arc};
 
 use anyhow::Result;
 use ethogram_neighbours::{Feed, Served, guard::Guard};
@@ -9,22 +9,24 @@ use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
 use crate::{
     config::Settings,
-    neighbours::{Listening, serve_log_service, serve_observability},
+    neighbours::{Listening, open_lines, serve_log_service, serve_observability, write_lines},
 };
 
-/// Listeners that nobody answers yet.
+/// What is open for them, and nobody serves yet.
 pub(super) struct Neighbours {
     observability: Option<TcpListener>,
     kubearmor: Option<TcpListener>,
+    lines: Option<Box<dyn Write + Send>>,
 }
 
 impl Neighbours {
-    /// Listens where the settings say.
-    pub(super) fn listen(settings: &Settings) -> Result<Self> {
+    /// Opens what the settings say.
+    pub(super) fn open(settings: &Settings) -> Result<Self> {
         let listen = |address: Option<_>| address.map(super::listen).transpose();
         Ok(Self {
             observability: listen(settings.observability_listen)?,
             kubearmor: listen(settings.kubearmor_listen)?,
+            lines: settings.events.as_deref().map(open_lines).transpose()?,
         })
     }
 
@@ -44,10 +46,13 @@ impl Neighbours {
             let listening = Listening::new(listener, None)?;
             serve_observability(&mut tasks, listening, served.clone(), stopped.clone())?;
         }
+        let feed = Feed::start(Arc::clone(store));
         if let Some(listener) = self.kubearmor {
             let listening = Listening::new(listener, None)?;
-            let feed = Feed::start(Arc::clone(store));
-            serve_log_service(&mut tasks, listening, served, feed, stopped)?;
+            serve_log_service(&mut tasks, listening, served, feed.clone(), stopped.clone())?;
+        }
+        if let Some(out) = self.lines {
+            write_lines(&mut tasks, out, feed, settings.cluster.clone(), stopped);
         }
         Ok(Serving {
             stop,

@@ -114,7 +114,7 @@ pub(crate) struct CollectorArgs {
 }
 
 /// Where to speak the neighbours' protocols; nowhere unless asked.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct NeighbourArgs {
     /// Answer `karmor summary` here, as discovery-engine did; everybody on a loopback
     /// address, elsewhere those with a token [default port: 9089]
@@ -124,6 +124,10 @@ pub(crate) struct NeighbourArgs {
     /// its events; to whom as above [default port: 32767]
     #[arg(long, value_name = "ADDR[:PORT]", env = "ETHOGRAM_KUBEARMOR_LISTEN", value_parser = parse_kubearmor)]
     pub(crate) kubearmor_listen: Option<SocketAddr>,
+    /// Append a line of JSON for each row that is new or counted on to this file; - writes
+    /// them to standard output
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_EVENTS")]
+    pub(crate) events: Option<PathBuf>,
 }
 
 /// What a collector takes of one agent.

@@ -16,7 +16,7 @@ use tonic::Code;
 use super::{Shared, audit::Line, tls};
 use crate::{
     args::CollectorArgs,
-    neighbours::{Listening, serve_log_service, serve_observability},
+    neighbours::{Listening, open_lines, serve_log_service, serve_observability, write_lines},
 };
 
 /// Neighbours' programs have no tokens, so on a loopback address they need none. Elsewhere
@@ -36,7 +36,7 @@ pub(super) fn refuse_strangers(args: &CollectorArgs) -> Result<()> {
     }
 }
 
-/// Starts to answer where the options say.
+/// Starts to answer and to tell where the options say.
 pub(super) fn serve(
     tasks: &mut JoinSet<()>,
     shared: &Arc<Shared>,
@@ -47,13 +47,23 @@ pub(super) fn serve(
         let listening = listening(shared, address)?;
         serve_observability(tasks, listening, served, stop.clone())?;
     }
-    if let Some(address) = shared.args.neighbours.kubearmor_listen {
-        let spool = shared.spool.clone().context(
-            "--kubearmor-listen needs a SQLite store, which knows what changed; with ClickHouse \
-             let the agents stream",
-        )?;
-        let (served, feed) = (served(shared, address), Feed::start(spool));
-        serve_log_service(tasks, listening(shared, address)?, served, feed, stop)?;
+    let asked = &shared.args.neighbours;
+    if asked.kubearmor_listen.is_none() && asked.events.is_none() {
+        return Ok(());
+    }
+    let spool = shared.spool.clone().context(
+        "--kubearmor-listen and --events need a SQLite store, which knows what changed; with \
+         ClickHouse let the agents tell",
+    )?;
+    let feed = Feed::start(spool);
+    if let Some(address) = asked.kubearmor_listen {
+        let listening = listening(shared, address)?;
+        let served = served(shared, address);
+        serve_log_service(tasks, listening, served, feed.clone(), stop.clone())?;
+    }
+    if let Some(path) = &asked.events {
+        let cluster = shared.args.cluster.clone();
+        write_lines(tasks, open_lines(path)?, feed, cluster, stop);
     }
     Ok(())
 }

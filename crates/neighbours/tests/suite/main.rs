@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod consume;
+mod lines;
 mod log_service;
 mod observability;
 mod support;

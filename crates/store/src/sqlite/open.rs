@@ -20,6 +20,7 @@ use std::{
 const MIGRATIONS: &[&str] = &[
     include_str!("../sql/0001_initial.sql"),
     include_str!("../sql/0002_changes.sql"),
+    include_str!("../sql/0003_added.sql"),
 ];
 
 /// The schema version this program writes.

@@ -179,7 +179,7 @@ fn observations_sql(selection: &Selection) -> (String, Vec<i64>) {
 
 /// A row, as [`observation`] reads it: its place first.
 pub(super) const OBSERVATION: &str = "
-    SELECT kind, source_id, target_id, protocol, port, access, status, base + count, first_ns, last_ns, example
+    SELECT kind, source_id, target_id, protocol, port, access, status, base + count, first_ns, last_ns, example, added
     FROM observation";
 
 pub(super) fn observation(

@@ -11,6 +11,9 @@ use rusqlite::{Connection, params, params_from_iter};
 /// What a row's numbers take, at most.
 const ROW_BYTES: usize = 96;
 
+/// Where an observation's columns say with which report it came.
+const ADDED: usize = 11;
+
 /// The number that comes after all others.
 const LAST: i64 = i64::MAX;
 
@@ -166,6 +169,7 @@ impl Page {
         self.changes.containers.push(ContainerChanges {
             container,
             observations: Vec::new(),
+            is_new: Vec::new(),
             losses,
         });
         let mut statement = connection.prepare_cached(&format!(
@@ -184,6 +188,9 @@ impl Page {
             let current = self.changes.containers.last_mut();
             let current = current.expect("the container was pushed above");
             current.observations.push(observation);
+            current
+                .is_new
+                .push(row.get::<_, i64>(ADDED)? > self.position.after);
             for (column, part) in self.position.place.iter_mut().enumerate() {
                 *part = row.get(column)?;
             }

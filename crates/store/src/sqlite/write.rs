@@ -408,8 +408,8 @@ const UPDATE_OBSERVATION: &str = "
 
 const INSERT_OBSERVATION: &str = "
     INSERT INTO observation (container_id, kind, source_id, target_id, protocol, port, access, status,
-        base, run_id, count, first_ns, last_ns, example, changed)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14)";
+        base, run_id, count, first_ns, last_ns, example, changed, added)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14, ?14)";
 
 /// Applies observations that are all of one container, of which there is at least one.
 fn apply_observations(
