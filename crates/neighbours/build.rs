@@ -4,7 +4,12 @@ use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 const PROTO: &str = "../../proto";
-const FILES: &[&str] = &["kubearmor/feeder.proto", "discovery/observability.proto"];
+const FILES: &[&str] = &[
+    "kubearmor/feeder.proto",
+    "discovery/observability.proto",
+    "opentelemetry/collector/logs/v1/logs_service.proto",
+    "opentelemetry/collector/metrics/v1/metrics_service.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO}");

@@ -41,6 +41,7 @@ use anyhow::{Context, Result, bail};
 use ethogram_cluster::SenderStatus;
 use ethogram_identity::{Bounds, RuntimeStatus, Scope, cgroups::Hierarchies};
 use ethogram_model::Run;
+use ethogram_neighbours::Exported;
 use ethogram_sensor::{HookStatus, Sensor};
 use ethogram_store::{SqliteStore, Store, StoreError, move_aside};
 use tokio::sync::{oneshot, watch};
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     snapshot: Mutex<Snapshot>,
     /// How reporting to the collector goes, if there is one.
     reporting: Option<watch::Receiver<SenderStatus>>,
+    /// How telling an OTLP receiver goes, if there is one.
+    exported: watch::Sender<Exported>,
     /// Where to ask for what is new.
     questions: Sender<Receipt>,
 }
@@ -146,6 +149,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let reporter = Reporter::start(&settings, &store, watch.run(), runtime.handle())?;
     let shared = Arc::new(Shared {
         reporting: reporter.as_ref().map(Reporter::status),
+        exported: watch::Sender::default(),
         run: watch.run().clone(),
         rights,
         store: Arc::clone(&store) as Arc<dyn Store>,
@@ -156,7 +160,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     });
     let retention = start_retention(&shared)?;
     let api = api::start(&shared, listener, tcp, runtime.handle())?;
-    let neighbours = neighbours.serve(&store, &shared.settings, runtime.handle())?;
+    let neighbours = neighbours.serve(&store, &shared, runtime.handle())?;
     notifier.ready();
     tracing::info!(
         socket = %shared.settings.socket.display(),
@@ -176,11 +180,11 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     tracing::info!("ending: writing the rest");
     drop(retention);
     runtime.block_on(api.stop(ANSWERS_WAIT));
-    neighbours.stop();
     let finished = watch
         .finish()
         .map(|rest| shared.desk.hand_over(rest, Vec::new()));
     let closed = keeper.close();
+    runtime.block_on(neighbours.stop(ANSWERS_WAIT));
     if let Some(reporter) = reporter {
         runtime.block_on(reporter.stop());
     }

@@ -13,10 +13,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use ethogram_clickhouse::ClickHouseStore;
 use ethogram_cluster::{
-    Agents, Limits, Receiver,
+    Agents, Limits,
     access::Access,
     listen::{ServerTls, ServerTlsFiles, incoming},
 };
+use ethogram_neighbours::{Exported, Receiver};
 use ethogram_store::{Spool, SqliteStore, Store};
 use tokio::{
     net::TcpListener,
@@ -29,6 +30,7 @@ use crate::{
     args::{CollectorArgs, StoreAddress},
     clock::now,
     names::NamedStore,
+    neighbours::otlp_receiver,
 };
 use audit::Audit;
 use sources::Sources;
@@ -53,6 +55,8 @@ struct Shared {
     access: Arc<Access>,
     audit: Option<Audit>,
     sources: Sources,
+    otlp: Option<Receiver>,
+    exported: watch::Sender<Exported>,
 }
 
 /// Collects until a signal ends it.
@@ -82,6 +86,9 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         None => store,
     };
     let sources = Sources::new(&args)?;
+    let otlp = args.neighbours.otlp.as_deref();
+    let otlp = otlp.map(|url| otlp_receiver(url, args.neighbours.otlp_ca.as_deref()));
+    let otlp = otlp.transpose()?;
     let audit = args.audit_log.as_deref().map(Audit::open).transpose()?;
     let (reports_tls, api_tls) = (
         tls(&args, &["h2"], true)?,
@@ -97,7 +104,7 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         writes_max: writes_max.unwrap_or(Limits::default().writes_max),
         ..Limits::default()
     };
-    let receiver = Receiver::new(
+    let receiver = ethogram_cluster::Receiver::new(
         store.clone(),
         identity.clone(),
         limits,
@@ -113,6 +120,8 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         access,
         audit,
         sources,
+        otlp,
+        exported: watch::Sender::default(),
         args,
     });
     let outcome = runtime.block_on(async {

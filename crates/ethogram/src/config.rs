@@ -19,7 +19,7 @@ use ethogram_sensor::HookChoice;
 use crate::{
     args::{parse_behaviours, parse_duration, parse_ring_kib, parse_rows},
     names::Reach,
-    neighbours::{parse_kubearmor, parse_observability},
+    neighbours::{otlp_receiver, parse_kubearmor, parse_observability},
 };
 
 /// Where an agent keeps its store, unless told otherwise.
@@ -65,6 +65,13 @@ pub(crate) struct Options {
     /// them to standard output
     #[arg(long, value_name = "FILE", env = "ETHOGRAM_EVENTS")]
     pub(crate) events: Option<PathBuf>,
+    /// Tell this OpenTelemetry receiver what changes, by OTLP over gRPC: http://HOST:4317, or
+    /// https://
+    #[arg(long, value_name = "URL", env = "ETHOGRAM_OTLP")]
+    pub(crate) otlp: Option<String>,
+    /// Believe a receiver whose certificate this authority signed
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_OTLP_CA")]
+    pub(crate) otlp_ca: Option<PathBuf>,
     /// Ask this CRI runtime (containerd, CRI-O); naming any runtime replaces looking in
     /// the usual places
     #[arg(
@@ -245,6 +252,8 @@ pub(crate) struct Settings {
     pub(crate) kubearmor_listen: Option<SocketAddr>,
     /// Where a line for each change is written to.
     pub(crate) events: Option<PathBuf>,
+    /// Whom to tell by OTLP what changes.
+    pub(crate) otlp: Option<ethogram_neighbours::Receiver>,
     /// Only these are asked; `None`: those in the usual places.
     pub(crate) runtimes: Option<Vec<RuntimeEndpoint>>,
     pub(crate) host: bool,
@@ -297,6 +306,8 @@ impl Options {
             observability_listen: self.observability_listen.or(other.observability_listen),
             kubearmor_listen: self.kubearmor_listen.or(other.kubearmor_listen),
             events: self.events.or(other.events),
+            otlp: self.otlp.or(other.otlp),
+            otlp_ca: self.otlp_ca.or(other.otlp_ca),
             cri_socket: either(self.cri_socket, other.cri_socket),
             docker_socket: either(self.docker_socket, other.docker_socket),
             podman_storage: either(self.podman_storage, other.podman_storage),
@@ -335,6 +346,9 @@ impl Options {
         }
         let default = ethogram_sensor::Limits::default();
         let behaviours_max = self.behaviours_max.unwrap_or(default.behaviours_max);
+        let otlp = self.otlp.as_deref();
+        let otlp = otlp.map(|url| otlp_receiver(url, self.otlp_ca.as_deref()));
+        let otlp = otlp.transpose()?;
         Ok(Settings {
             runtimes: self.runtimes(),
             collector: self.collector()?,
@@ -344,6 +358,7 @@ impl Options {
             observability_listen: self.observability_listen,
             kubearmor_listen: self.kubearmor_listen,
             events: self.events,
+            otlp,
             host: self.host.unwrap_or(false),
             node: self.node,
             cluster: self.cluster.unwrap_or_default(),
@@ -476,6 +491,8 @@ mod tests {
             observability-listen = "127.0.0.1"
             kubearmor-listen = "127.0.0.1"
             events = "-"
+            otlp = "https://o:4317"
+            otlp-ca = "/otlp"
             cri-socket = ["/cri"]
             docker-socket = ["/docker"]
             podman-storage = ["/podman"]
@@ -515,6 +532,10 @@ mod tests {
                 observability_listen: Some("127.0.0.1:9089".parse().unwrap()),
                 kubearmor_listen: Some("127.0.0.1:32767".parse().unwrap()),
                 events: Some("-".into()),
+                otlp: Some(ethogram_neighbours::Receiver {
+                    url: "https://o:4317".into(),
+                    ca: Some("/otlp".into()),
+                }),
                 runtimes: None,
                 host: true,
                 node: Some("n".into()),

@@ -9,9 +9,11 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ethogram_cluster::listen::{ServerTls, incoming};
-use ethogram_neighbours::{Feed, Served};
+use ethogram_neighbours::{Exported, Feed, Receiver, Served};
+use ethogram_store::{Spool, SqliteStore};
+use serde::Serialize;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// Where discovery-engine listened.
@@ -144,9 +146,88 @@ pub(crate) fn write_lines(
     });
 }
 
+/// Whom to tell what changes, in OpenTelemetry's protocol.
+pub(crate) fn otlp_receiver(url: &str, ca: Option<&Path>) -> Result<Receiver> {
+    let is_secret = url.starts_with("https://");
+    if !is_secret && !url.starts_with("http://") {
+        bail!("{url:?} is no OTLP receiver: write http://HOST:4317, or https://HOST:4317");
+    }
+    if is_secret && ca.is_none() {
+        bail!("{url} needs otlp-ca, the file of its certificate authority");
+    }
+    Ok(Receiver {
+        url: url.to_owned(),
+        ca: ca.map(Path::to_owned).filter(|_| is_secret),
+    })
+}
+
+/// Tells a receiver what changes from now on, until `stop` turns true.
+pub(crate) fn export(
+    tasks: &mut JoinSet<()>,
+    spool: Arc<SqliteStore>,
+    receiver: Receiver,
+    cluster: String,
+    status: watch::Sender<Exported>,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let from = spool.head()?;
+    tasks.spawn(ethogram_neighbours::export(
+        spool, from, receiver, cluster, status, stop,
+    ));
+    Ok(())
+}
+
+/// How telling an OTLP receiver goes.
+#[derive(Debug, Serialize)]
+pub(crate) struct OtlpStatus {
+    url: String,
+    rows: u64,
+    /// Rows that it refused for good.
+    dropped_rows: u64,
+    /// Tries that failed and were made again.
+    retries: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    last_error: String,
+}
+
+impl OtlpStatus {
+    pub(crate) fn new(receiver: &Receiver, status: &Exported) -> Self {
+        Self {
+            url: receiver.url.clone(),
+            rows: status.rows,
+            dropped_rows: status.dropped,
+            retries: status.retries,
+            last_error: status.last_error.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_without_trust_is_refused() {
+        let receiver = otlp_receiver("http://c:4317", None).unwrap();
+        assert_eq!(
+            (receiver.url.as_str(), receiver.ca),
+            ("http://c:4317", None)
+        );
+        let ca = Path::new("/ca");
+        assert!(
+            otlp_receiver("https://c:4317", Some(ca))
+                .unwrap()
+                .ca
+                .is_some()
+        );
+        for (url, words) in [
+            ("https://c:4317", "needs otlp-ca"),
+            ("c:4317", "http://HOST"),
+        ] {
+            let error = otlp_receiver(url, None).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
 
     #[test]
     fn the_port_may_be_left_out() {

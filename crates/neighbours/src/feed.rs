@@ -33,6 +33,8 @@ pub struct Feed {
     store: Arc<dyn Store>,
     spool: Arc<dyn Spool>,
     state: Mutex<State>,
+    /// Held by whoever tells a page: one after the other.
+    telling: Mutex<()>,
 }
 
 struct State {
@@ -90,6 +92,7 @@ impl Feed {
                 rows: 0,
                 runs: HashSet::new(),
             }),
+            telling: Mutex::new(()),
         });
         tokio::spawn(follow(Arc::downgrade(&feed)));
         feed
@@ -117,6 +120,7 @@ impl Feed {
 
     /// Tells the next page; whether there is more. It blocks.
     fn tell(&self) -> Result<bool, StoreError> {
+        let _one_at_a_time = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         let position = {
             let mut state = self.lock();
             if state.pages.receiver_count() == 0 {
@@ -146,6 +150,12 @@ impl Feed {
             let _ = state.pages.send(Arc::new(page));
         }
         Ok(!next.is_at_rest())
+    }
+
+    /// Tells all that changed until now. It blocks.
+    pub(crate) fn catch_up(&self) -> Result<(), StoreError> {
+        while self.tell()? {}
+        Ok(())
     }
 
     fn gaps(&self, runs: &[Run]) -> Result<Vec<Unwatched>, StoreError> {

@@ -2,7 +2,7 @@
 //! `docs/neighbours.md` describes the fields.
 
 use crate::{
-    feed::{Feed, Heard},
+    feed::{Feed, Heard, Listener},
     log_service::now,
     server::stopped,
 };
@@ -10,16 +10,24 @@ use ethogram_model::{Container, Labels, Loss, Observation, Timestamp};
 use ethogram_store::{ContainerChanges, StoreError};
 use serde::Serialize;
 use std::{
+    collections::VecDeque,
     io::{self, Write},
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 /// The name and version of a line's form. Fields may be added within a version.
 pub const LINES_SCHEMA: &str = "ethogram.event/v1";
 
 /// Lines on their way to a writer that is slower than the feed.
 const LINES_MAX: usize = 256;
+
+/// How long the rest may take when told to stop.
+const STOP_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Why no more lines are written.
 #[derive(Debug, thiserror::Error)]
@@ -43,45 +51,109 @@ pub enum LinesError {
 pub async fn write_lines(
     feed: Arc<Feed>,
     cluster: String,
-    mut out: Box<dyn Write + Send>,
+    out: Box<dyn Write + Send>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), LinesError> {
     // Held by this task too: it is followed as long as somebody has it.
     let followed = Arc::clone(&feed);
     let listening = tokio::task::spawn_blocking(move || followed.listen()).await;
     let mut listener = listening.map_err(|_| LinesError::Panicked)??;
-    let (lines, mut to_write) = mpsc::channel::<String>(LINES_MAX);
-    // A thread of its own, not one of the runtime's: a pipe that nobody reads may block it
-    // for ever, and must not keep the process from ending.
-    let (ended, end) = tokio::sync::oneshot::channel();
+    let (lines, to_write) = mpsc::channel::<String>(LINES_MAX);
+    let end = write_on_a_thread(to_write, out);
+    let mut teller = Teller {
+        cluster,
+        lines,
+        pending: VecDeque::new(),
+    };
+    tokio::select! {
+        () = teller.tell(&mut listener) => {}
+        () = stopped(stop) => {
+            let rest = async {
+                // What the store was told last is told too.
+                let told = tokio::task::spawn_blocking(move || feed.catch_up()).await;
+                told.map_err(|_| LinesError::Panicked)??;
+                teller.tell_rest(&mut listener).await;
+                drop(teller);
+                ended(end).await
+            };
+            // A pipe that nobody reads may be full for ever.
+            return timeout(STOP_WITHIN, rest).await.unwrap_or(Ok(()));
+        }
+    }
+    drop(teller);
+    ended(end).await
+}
+
+type End = oneshot::Receiver<io::Result<()>>;
+
+/// On a thread of its own, not one of the runtime's: a pipe that nobody reads may block it for
+/// ever, and must not keep the process from ending.
+fn write_on_a_thread(mut lines: mpsc::Receiver<String>, mut out: Box<dyn Write + Send>) -> End {
+    let (ended, end) = oneshot::channel();
     std::thread::spawn(move || {
         let mut write = || -> io::Result<()> {
-            while let Some(line) = to_write.blocking_recv() {
+            while let Some(line) = lines.blocking_recv() {
                 out.write_all(line.as_bytes())?;
-                if to_write.is_empty() {
+                if lines.is_empty() {
                     out.flush()?;
                 }
             }
-            Ok(())
+            out.flush()
         };
+        let written = write();
+        // Nobody takes lines any more.
+        drop(lines);
         // An error means that nobody waits any more.
-        let _ = ended.send(write());
+        let _ = ended.send(written);
     });
-    let telling = async {
-        while let Some(heard) = listener.next().await {
-            for line in lines_of(&heard, &cluster) {
-                if lines.send(line).await.is_err() {
-                    return;
-                }
+    end
+}
+
+async fn ended(end: End) -> Result<(), LinesError> {
+    Ok(end.await.map_err(|_| LinesError::Panicked)??)
+}
+
+/// Tells the writer.
+struct Teller {
+    cluster: String,
+    lines: mpsc::Sender<String>,
+    /// Lines that are not handed over yet; not lost when telling is broken off.
+    pending: VecDeque<String>,
+}
+
+impl Teller {
+    /// Tells what is heard until the feed or the writer ends.
+    async fn tell(&mut self, listener: &mut Listener) {
+        while self.hand_over().await {
+            let Some(heard) = listener.next().await else {
+                return;
+            };
+            self.pending.extend(lines_of(&heard, &self.cluster));
+        }
+    }
+
+    /// Tells what has been heard.
+    async fn tell_rest(&mut self, listener: &mut Listener) {
+        while self.hand_over().await {
+            let Ok(Some(heard)) = timeout(Duration::ZERO, listener.next()).await else {
+                return;
+            };
+            self.pending.extend(lines_of(&heard, &self.cluster));
+        }
+    }
+
+    /// Whether the writer took all.
+    async fn hand_over(&mut self) -> bool {
+        while !self.pending.is_empty() {
+            let Ok(place) = self.lines.reserve().await else {
+                return false;
+            };
+            if let Some(line) = self.pending.pop_front() {
+                place.send(line);
             }
         }
-    };
-    tokio::select! {
-        () = telling => {}
-        () = stopped(stop) => return Ok(()),
+        true
     }
-    drop(lines);
-    Ok(end.await.map_err(|_| LinesError::Panicked)??)
 }
 
 fn lines_of(heard: &Heard, cluster: &str) -> Vec<String> {

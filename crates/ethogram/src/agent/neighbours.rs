@@ -1,15 +1,18 @@
 //! Speaking the neighbours' protocols from an agent: to this machine only.
 
-use std::{io::Write, net::TcpListener, sync::Arc};
+use std::{io::Write, net::TcpListener, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use ethogram_neighbours::{Feed, Served, guard::Guard};
 use ethogram_store::{SqliteStore, Store};
-use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet, time::timeout};
 
+use super::Shared;
 use crate::{
     config::Settings,
-    neighbours::{Listening, open_lines, serve_log_service, serve_observability, write_lines},
+    neighbours::{
+        Listening, export, open_lines, serve_log_service, serve_observability, write_lines,
+    },
 };
 
 /// What is open for them, and nobody serves yet.
@@ -34,14 +37,15 @@ impl Neighbours {
     pub(super) fn serve(
         self,
         store: &Arc<SqliteStore>,
-        settings: &Settings,
+        shared: &Shared,
         runtime: &Handle,
     ) -> Result<Serving> {
         let _in_runtime = runtime.enter();
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let shared = Arc::clone(store) as Arc<dyn Store>;
-        let served = Served::new(shared, settings.cluster.clone(), Guard::open());
+        let settings = &shared.settings;
+        let answering = Arc::clone(store) as Arc<dyn Store>;
+        let served = Served::new(answering, settings.cluster.clone(), Guard::open());
         if let Some(listener) = self.observability {
             let listening = Listening::new(listener, None)?;
             serve_observability(&mut tasks, listening, served.clone(), stopped.clone())?;
@@ -52,24 +56,32 @@ impl Neighbours {
             serve_log_service(&mut tasks, listening, served, feed.clone(), stopped.clone())?;
         }
         if let Some(out) = self.lines {
-            write_lines(&mut tasks, out, feed, settings.cluster.clone(), stopped);
+            let cluster = settings.cluster.clone();
+            write_lines(&mut tasks, out, feed, cluster, stopped.clone());
         }
-        Ok(Serving {
-            stop,
-            _tasks: tasks,
-        })
+        if let Some(receiver) = settings.otlp.clone() {
+            let cluster = settings.cluster.clone();
+            let told = shared.exported.clone();
+            let spool = Arc::clone(store);
+            export(&mut tasks, spool, receiver, cluster, told, stopped)?;
+        }
+        Ok(Serving { stop, tasks })
     }
 }
 
 /// Services at work, which end with this.
 pub(super) struct Serving {
     stop: watch::Sender<bool>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Serving {
-    /// Accepts no more and breaks off what is being answered.
-    pub(super) fn stop(self) {
+    /// Accepts no more, and waits for what is on its way, but not for long.
+    pub(super) async fn stop(mut self, wait: Duration) {
         self.stop.send_replace(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(wait, all).await.is_err() {
+            tracing::warn!("some neighbours are not told what happened last");
+        }
     }
 }

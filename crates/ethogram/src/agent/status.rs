@@ -5,7 +5,7 @@ use ethogram_store::Overview;
 use serde::Serialize;
 
 use super::{Shared, Snapshot, keeper::Health};
-use crate::clock::rfc3339;
+use crate::{clock::rfc3339, neighbours::OtlpStatus};
 
 /// The name and version of the wire form. Fields may be added within a version.
 const SCHEMA: &str = "ethogram.status/v1";
@@ -30,6 +30,9 @@ pub(super) struct Status {
     /// How reporting to the collector goes, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     collector: Option<Collector>,
+    /// How telling an OTLP receiver goes, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otlp: Option<OtlpStatus>,
 }
 
 #[derive(Debug, Serialize)]
@@ -132,6 +135,10 @@ impl Status {
         let settings = &shared.settings;
         Self {
             collector: Collector::of(shared),
+            otlp: settings
+                .otlp
+                .as_ref()
+                .map(|receiver| OtlpStatus::new(receiver, &shared.exported.borrow())),
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             node: shared.run.node.clone(),

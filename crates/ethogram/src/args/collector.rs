@@ -128,6 +128,13 @@ pub(crate) struct NeighbourArgs {
     /// them to standard output
     #[arg(long, value_name = "FILE", env = "ETHOGRAM_EVENTS")]
     pub(crate) events: Option<PathBuf>,
+    /// Tell this OpenTelemetry receiver what changes, by OTLP over gRPC: http://HOST:4317, or
+    /// https://
+    #[arg(long, value_name = "URL", env = "ETHOGRAM_OTLP")]
+    pub(crate) otlp: Option<String>,
+    /// Believe a receiver whose certificate this authority signed
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_OTLP_CA")]
+    pub(crate) otlp_ca: Option<PathBuf>,
 }
 
 /// What a collector takes of one agent.

@@ -16,7 +16,9 @@ use tonic::Code;
 use super::{Shared, audit::Line, tls};
 use crate::{
     args::CollectorArgs,
-    neighbours::{Listening, open_lines, serve_log_service, serve_observability, write_lines},
+    neighbours::{
+        Listening, export, open_lines, serve_log_service, serve_observability, write_lines,
+    },
 };
 
 /// Neighbours' programs have no tokens, so on a loopback address they need none. Elsewhere
@@ -48,13 +50,18 @@ pub(super) fn serve(
         serve_observability(tasks, listening, served, stop.clone())?;
     }
     let asked = &shared.args.neighbours;
-    if asked.kubearmor_listen.is_none() && asked.events.is_none() {
+    if asked.kubearmor_listen.is_none() && asked.events.is_none() && shared.otlp.is_none() {
         return Ok(());
     }
     let spool = shared.spool.clone().context(
-        "--kubearmor-listen and --events need a SQLite store, which knows what changed; with \
+        "--kubearmor-listen, --events and --otlp need a SQLite store, which knows what changed; with \
          ClickHouse let the agents tell",
     )?;
+    let cluster = &shared.args.cluster;
+    if let Some(receiver) = shared.otlp.clone() {
+        let (told, spool) = (shared.exported.clone(), spool.clone());
+        export(tasks, spool, receiver, cluster.clone(), told, stop.clone())?;
+    }
     let feed = Feed::start(spool);
     if let Some(address) = asked.kubearmor_listen {
         let listening = listening(shared, address)?;
@@ -62,8 +69,7 @@ pub(super) fn serve(
         serve_log_service(tasks, listening, served, feed.clone(), stop.clone())?;
     }
     if let Some(path) = &asked.events {
-        let cluster = shared.args.cluster.clone();
-        write_lines(tasks, open_lines(path)?, feed, cluster, stop);
+        write_lines(tasks, open_lines(path)?, feed, cluster.clone(), stop);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use ethogram_store::Overview;
 use serde::Serialize;
 
 use super::{Shared, sources};
-use crate::{clock::rfc3339, names::NamesState};
+use crate::{clock::rfc3339, names::NamesState, neighbours::OtlpStatus};
 
 /// The name and version of the wire form. Fields may be added within a version.
 const AGENTS_SCHEMA: &str = "ethogram.agents/v1";
@@ -104,6 +104,8 @@ pub(super) struct Status {
     agents_connected: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kubearmor: Vec<sources::State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otlp: Option<OtlpStatus>,
     store: Store,
     /// Whether and how well the API server gives names; left out where none is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +132,10 @@ impl Status {
             agents_connected: states.iter().filter(|state| state.streams > 0).count(),
             kubernetes: shared.names.as_ref().map(|names| names.state()),
             kubearmor: shared.sources.states(),
+            otlp: shared
+                .otlp
+                .as_ref()
+                .map(|receiver| OtlpStatus::new(receiver, &shared.exported.borrow())),
             store: Store {
                 identity: shared.identity.clone(),
                 bytes: overview.bytes,

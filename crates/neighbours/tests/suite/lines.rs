@@ -81,8 +81,16 @@ async fn each_change_is_a_line() {
     until("it listens", || feed.listeners() == 1).await;
     world.store.apply(&more()).unwrap();
     until("all is written", || paper.lines().len() == 4).await;
+    // What comes last is written before it ends.
+    let mut last = more();
+    last.observations.truncate(1);
+    last.observations[0].tally.count = 13;
+    last.losses.clear();
+    world.store.apply(&last).unwrap();
     stop.send_replace(true);
     soon(task).await.unwrap().unwrap();
+    let last = &paper.lines()[4];
+    assert_eq!((&last["count"], &last["new"]), (&json!(13), &json!(false)));
 
     let mut lines = paper.lines();
     for line in &mut lines {
@@ -117,7 +125,7 @@ async fn each_change_is_a_line() {
     assert_eq!(
         lines[1],
         with(json!({
-            "event": "row", "new": false, "kind": "file", "source": "/bin/cat", "target": "/etc/shadow",
+            "event": "row", "new": true, "kind": "file", "source": "/bin/cat", "target": "/etc/shadow",
             "access": ["read"], "status": "Deny", "count": 12,
             "first_seen": "2023-01-04T12:35:37Z", "last_seen": "2023-01-04T12:35:38Z",
         }))

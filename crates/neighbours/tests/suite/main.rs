@@ -7,4 +7,5 @@ mod consume;
 mod lines;
 mod log_service;
 mod observability;
+mod otlp;
 mod support;
