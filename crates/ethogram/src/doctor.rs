@@ -4,6 +4,7 @@
 
 pub(crate) mod blind_spots;
 mod checks;
+mod kinds;
 mod self_test;
 
 pub(crate) use self_test::act;
@@ -12,6 +13,7 @@ use ethogram_sensor::HookChoice;
 use serde::Serialize;
 
 use blind_spots::BlindSpot;
+pub(crate) use kinds::SeenKind;
 
 /// The name and version of the JSON form. Fields may be added within a version.
 const SCHEMA: &str = "ethogram.doctor/v1";
@@ -24,6 +26,8 @@ pub(crate) struct Diagnosis {
     /// Whether nothing makes watching impossible.
     pub(crate) can_watch: bool,
     pub(crate) checks: Vec<Check>,
+    /// Which hooks see what, and whether the self-test was seen by them.
+    pub(crate) kinds: Vec<SeenKind>,
     pub(crate) blind_spots: Vec<BlindSpot>,
 }
 
@@ -92,14 +96,15 @@ impl Check {
 /// Looks at everything, with this choice of hooks.
 pub(crate) fn diagnose(choice: HookChoice) -> Diagnosis {
     let mut checks = checks::of_the_kernel();
-    let (tests, hooks) = self_test::run(choice);
-    checks.extend(tests);
+    let tested = self_test::run(choice);
+    checks.extend(tested.checks);
     checks.extend(checks::of_the_machine());
     Diagnosis {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
         can_watch: checks.iter().all(|check| check.level != Level::Missing),
         checks,
-        blind_spots: blind_spots::of(&hooks),
+        kinds: kinds::of(&tested.hooks, &tested.seen),
+        blind_spots: blind_spots::of(&tested.hooks),
     }
 }

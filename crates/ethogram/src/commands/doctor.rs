@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::{
     args::{DoctorArgs, ListFormat, SelfTestArgs, When},
-    doctor::{self, Check, Diagnosis, Level},
+    doctor::{self, Check, Diagnosis, Level, SeenKind},
     present,
 };
 
@@ -61,6 +61,10 @@ fn text(diagnosis: &Diagnosis, width: usize, coloured: bool) -> String {
     for check in &diagnosis.checks {
         push_check(&mut text, check, id_width, width, coloured);
     }
+    text.push_str("\nWhat sees what:\n\n");
+    for kind in &diagnosis.kinds {
+        push_kind(&mut text, kind, width);
+    }
     text.push_str("\nWhat cannot be seen here:\n");
     for spot in &diagnosis.blind_spots {
         let kinds = spot.kinds.join(", ");
@@ -75,6 +79,27 @@ fn text(diagnosis: &Diagnosis, width: usize, coloured: bool) -> String {
     };
     push(&mut text, format_args!("\n{verdict}\n"));
     text
+}
+
+/// A kind, whether the self-test was seen doing it, and the hooks it is seen by.
+fn push_kind(text: &mut String, kind: &SeenKind, width: usize) {
+    const INDENT: usize = 23;
+    let seen = match kind.seen {
+        Some(true) => "seen",
+        Some(false) => "not seen",
+        None => "",
+    };
+    let hooks = if kind.hooks.is_empty() {
+        "no hook".to_owned()
+    } else {
+        kind.hooks.join(" ")
+    };
+    let mut paragraph = String::new();
+    push_paragraph(&mut paragraph, &hooks, INDENT, width);
+    push(
+        text,
+        format_args!("  {:10} {seen:8}  {}", kind.kind, paragraph.trim_start()),
+    );
 }
 
 /// Ids up to this width share a column.

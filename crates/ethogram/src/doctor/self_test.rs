@@ -42,21 +42,36 @@ const DEEDS: &[(Kind, &str)] = &[
     (Kind::Syscall, "setgroups"),
 ];
 
-/// Tries it; also says which hooks were in use.
-pub(super) fn run(choice: HookChoice) -> (Vec<Check>, Vec<HookStatus>) {
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Tested {
+    pub(super) checks: Vec<Check>,
+    /// Those that were in use; none if nothing could be watched.
+    pub(super) hooks: Vec<HookStatus>,
+    /// What was seen of the known program.
+    pub(super) seen: Vec<Kind>,
+}
+
+/// Tries it.
+pub(super) fn run(choice: HookChoice) -> Tested {
     match watch_known_program(choice) {
-        Err(why) => (
-            vec![Check::missing(
+        Err(why) => Tested {
+            checks: vec![Check::missing(
                 "self-test",
                 format!("{why:#}"),
                 "See the checks above.",
             )],
-            Vec::new(),
-        ),
+            ..Tested::default()
+        },
         Ok((hooks, seen)) => {
             let mut checks: Vec<_> = hooks.iter().map(of_hook).collect();
             checks.push(verdict(&seen));
-            (checks, hooks)
+            let seen = seen.iter().map(|observation| observation.behaviour.kind);
+            Tested {
+                checks,
+                hooks,
+                seen: seen.collect(),
+            }
         }
     }
 }

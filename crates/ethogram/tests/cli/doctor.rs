@@ -35,6 +35,12 @@ fn findings_and_blind_spots_are_data() {
     assert_eq!(said.code, Some(i32::from(missing)));
     let spots = diagnosis["blind_spots"].as_array().expect("blind spots");
     assert!(spots.iter().any(|spot| spot["id"] == "io-uring"));
+    for kind in diagnosis["kinds"].as_array().expect("a list of kinds") {
+        let is_capability = kind["kind"] == "capability";
+        let hooks = kind["hooks"].as_array().expect("a list of hooks");
+        assert!(!hooks.is_empty() || is_capability, "{kind}");
+        assert_eq!(kind["seen"] == true, !is_capability, "{kind}");
+    }
     for spot in spots {
         for key in ["id", "text", "remedy"] {
             assert!(
