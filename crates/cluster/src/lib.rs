@@ -17,6 +17,7 @@ mod agents;
 mod batch;
 pub mod certs;
 mod clock;
+pub mod dial;
 mod limits;
 pub mod listen;
 mod receiver;

@@ -100,7 +100,7 @@ fn server_config(files: &ServerTlsFiles, protocols: &[&str]) -> Result<ServerCon
     Ok(config)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
         .map_err(|error| told(file, &error))?;

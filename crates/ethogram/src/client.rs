@@ -1,44 +1,139 @@
-//! Asks an agent over its unix socket.
+//! Asks an agent over its unix socket, or a collector over the network.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
+use ethogram_cluster::dial::{Duplex, dial};
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper::{Request, StatusCode, Uri, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::http::WARNING_HEADER;
+use crate::{args::SourceArgs, http::WARNING_HEADER};
 
 /// How long an answer may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 
-/// Asks the agent at a socket for `/path?query`, and returns what it answers.
-pub(crate) fn get(socket: &Path, path_and_query: &str) -> Result<Vec<u8>> {
+/// Whom to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// The agent at this socket.
+    Agent(PathBuf),
+    /// A collector.
+    Collector(Collector),
+}
+
+/// A collector, and what is shown to and asked of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Collector {
+    host: String,
+    port: u16,
+    /// Whose certificates are believed; `None` without TLS.
+    ca: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(socket) => write!(f, "the agent at {}", socket.display()),
+            Self::Collector(collector) => {
+                write!(f, "the collector at {}:{}", collector.host, collector.port)
+            }
+        }
+    }
+}
+
+impl Collector {
+    /// What the options say of the collector at `url`.
+    pub(crate) fn new(url: &str, args: &SourceArgs) -> Result<Self> {
+        let uri: Uri = url
+            .parse()
+            .with_context(|| format!("{url:?} is no address"))?;
+        let (Some(scheme), Some(host), Some(port)) = (uri.scheme_str(), uri.host(), uri.port_u16())
+        else {
+            bail!("{url:?} is no collector: write https://HOST:PORT, or http://HOST:PORT");
+        };
+        let ca = match (scheme, &args.ca) {
+            ("https", Some(ca)) => Some(ca.clone()),
+            ("https", None) => bail!(
+                "an https collector needs --ca, the file of its certificate authority (ca.crt of \
+                 `ethogram certs`)"
+            ),
+            ("http", _) if args.token_file.is_some() && !is_here(host) => {
+                bail!(
+                    "over http everybody on the way could read the token: write https://HOST:PORT"
+                )
+            }
+            ("http", _) => None,
+            _ => bail!("{url:?} is no collector: write https://HOST:PORT, or http://HOST:PORT"),
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            ca,
+            token_file: args.token_file.clone(),
+        })
+    }
+
+    fn authorization(&self) -> Result<Option<String>> {
+        let Some(file) = &self.token_file else {
+            return Ok(None);
+        };
+        let token = fs::read_to_string(file)
+            .with_context(|| format!("cannot read the token in {}", file.display()))?;
+        Ok(Some(format!("Bearer {}", token.trim())))
+    }
+}
+
+/// Whether a host is this machine, where nobody else listens on the way.
+fn is_here(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse()
+            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+/// Asks for `/path?query`, and returns what is answered.
+pub(crate) fn get(server: &Server, path_and_query: &str) -> Result<Vec<u8>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime
-        .block_on(async { timeout(ANSWER_WAIT, ask(socket, path_and_query)).await })
-        .with_context(|| {
-            format!(
-                "the agent at {} does not answer; its log may say why",
-                socket.display()
-            )
-        })?
+        .block_on(async { timeout(ANSWER_WAIT, ask(server, path_and_query)).await })
+        .with_context(|| format!("{server} does not answer; its log may say why"))?
 }
 
-async fn ask(socket: &Path, path_and_query: &str) -> Result<Vec<u8>> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|error| unreachable(socket, error))?;
-    let lost = || format!("lost the agent at {}", socket.display());
+async fn ask(server: &Server, path_and_query: &str) -> Result<Vec<u8>> {
+    let mut request = Request::get(path_and_query);
+    let stream: Box<dyn Duplex> = match server {
+        Server::Agent(socket) => {
+            request = request.header("host", "ethogram");
+            let stream = UnixStream::connect(socket).await;
+            Box::new(stream.map_err(|error| unreachable(socket, error))?)
+        }
+        Server::Collector(collector) => {
+            let (host, port) = (&collector.host, collector.port);
+            request = request.header("host", format!("{host}:{port}"));
+            if let Some(authorization) = collector.authorization()? {
+                request = request.header("authorization", authorization);
+            }
+            let stream = dial(host, port, collector.ca.as_deref()).await;
+            stream.with_context(|| format!("cannot reach {server}"))?
+        }
+    };
+    let lost = || format!("lost {server}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .with_context(lost)?;
-    let request = Request::get(path_and_query)
-        .header("host", "ethogram")
-        .body(Empty::<Bytes>::new())?;
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .context("the token is none: it has characters that no token has")?;
     let talk = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -46,13 +141,14 @@ async fn ask(socket: &Path, path_and_query: &str) -> Result<Vec<u8>> {
         let body = response.into_body().collect().await?.to_bytes();
         Ok::<_, hyper::Error>((status, warning, body))
     };
+    // A server that hangs up without TLS's farewell after its answer has answered.
     let (talked, _) = tokio::join!(talk, connection);
     let (status, warning, body) = talked.with_context(lost)?;
     if let Some(warning) = warning.as_ref().and_then(|text| text.to_str().ok()) {
         eprintln!("ethogram: {warning}");
     }
     if status != StatusCode::OK {
-        bail!("the agent says: {}", complaint(status, &body));
+        bail!("{server} says: {}", complaint(status, &body));
     }
     Ok(body.to_vec())
 }

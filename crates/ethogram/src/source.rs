@@ -1,10 +1,6 @@
-//! Where what was seen is read from: a running agent, or a store's file.
+//! Where what was seen is read from: a running agent or collector, or a store's file.
 
-use std::{
-    io,
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-};
+use std::{io, os::unix::net::UnixStream, path::Path};
 
 use anyhow::{Context, Result, bail};
 use ethogram_model::Selection;
@@ -12,13 +8,19 @@ use ethogram_store::SqliteStore;
 use ethogram_view::Document;
 
 use crate::{
-    args::SourceArgs, client, clock::now, config, inventory::Inventory, present, question::Question,
+    args::SourceArgs,
+    client::{self, Collector, Server},
+    clock::now,
+    config,
+    inventory::Inventory,
+    present,
+    question::Question,
 };
 
 /// Something that answers questions.
 pub(crate) enum Source {
-    /// The agent at this socket.
-    Agent(PathBuf),
+    /// An agent or a collector.
+    Server(Server),
     /// A file, read as it stands.
     Store(Box<SqliteStore>),
 }
@@ -26,13 +28,19 @@ pub(crate) enum Source {
 impl Source {
     /// What the options name; else the agent, or else what an agent left behind.
     pub(crate) fn choose(args: &SourceArgs) -> Result<Self> {
-        match (&args.db, &args.socket) {
-            (Some(file), _) => Self::store(file),
-            (None, Some(socket)) => match probe(socket) {
-                Agent::Answers => Ok(Self::Agent(socket.clone())),
+        match (&args.db, &args.server, &args.socket) {
+            (Some(file), _, _) => Self::store(file),
+            (None, Some(_), Some(_)) => {
+                bail!("a collector (--server) and an agent (--socket) cannot both be asked")
+            }
+            (None, Some(url), None) => {
+                Ok(Self::Server(Server::Collector(Collector::new(url, args)?)))
+            }
+            (None, None, Some(socket)) => match probe(socket) {
+                Agent::Answers => Ok(Self::agent(socket)),
                 Agent::Absent(why) => bail!(no_agent(socket, &why)),
             },
-            (None, None) => Self::default_of(
+            (None, None, None) => Self::default_of(
                 Path::new(config::SOCKET),
                 &Path::new(config::DATA_DIR).join(config::STORE_FILE),
             ),
@@ -41,7 +49,7 @@ impl Source {
 
     fn default_of(socket: &Path, file: &Path) -> Result<Self> {
         let why = match probe(socket) {
-            Agent::Answers => return Ok(Self::Agent(socket.to_owned())),
+            Agent::Answers => return Ok(Self::agent(socket)),
             Agent::Absent(why) => why,
         };
         if why.kind() == io::ErrorKind::PermissionDenied || !file.exists() {
@@ -56,6 +64,10 @@ impl Source {
         Ok(store)
     }
 
+    fn agent(socket: &Path) -> Self {
+        Self::Server(Server::Agent(socket.to_owned()))
+    }
+
     fn store(file: &Path) -> Result<Self> {
         Ok(Self::Store(Box::new(SqliteStore::open_read_only(file)?)))
     }
@@ -64,9 +76,9 @@ impl Source {
     pub(crate) fn summary(&self, question: &Question) -> Result<Document> {
         match self {
             Self::Store(store) => present::document(store.as_ref(), question),
-            Self::Agent(socket) => {
-                let json = client::get(socket, &path("/v1/summary", question))?;
-                Document::from_json(&json).with_context(|| foreign_answer(socket))
+            Self::Server(server) => {
+                let json = client::get(server, &path("/v1/summary", question))?;
+                Document::from_json(&json).with_context(|| foreign_answer(server))
             }
         }
     }
@@ -79,13 +91,13 @@ impl Source {
         };
         match self {
             Self::Store(store) => Inventory::of(store.as_ref(), &selection, now()),
-            Self::Agent(socket) => {
+            Self::Server(server) => {
                 let question = Question {
                     selection,
                     ..Question::default()
                 };
-                let json = client::get(socket, &path("/v1/containers", &question))?;
-                Inventory::from_json(&json).with_context(|| foreign_answer(socket))
+                let json = client::get(server, &path("/v1/containers", &question))?;
+                Inventory::from_json(&json).with_context(|| foreign_answer(server))
             }
         }
     }
@@ -100,8 +112,8 @@ fn path(endpoint: &str, question: &Question) -> String {
     }
 }
 
-fn foreign_answer(socket: &Path) -> String {
-    format!("cannot understand the answer from {}", socket.display())
+fn foreign_answer(server: &Server) -> String {
+    format!("cannot understand what {server} answers")
 }
 
 /// Whether somebody listens at a socket.
@@ -148,7 +160,7 @@ mod tests {
         ));
         let listener = UnixListener::bind(&socket).unwrap();
         let source = Source::default_of(&socket, &file);
-        assert!(matches!(source, Ok(Source::Agent(asked)) if asked == socket));
+        assert!(matches!(source, Ok(Source::Server(Server::Agent(asked))) if asked == socket));
         drop(listener);
         let source = Source::default_of(&socket, &file);
         assert!(

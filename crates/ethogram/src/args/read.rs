@@ -20,6 +20,7 @@ use crate::{
   ethogram summary --status deny --since 1d         what was refused since yesterday
   ethogram summary -c db --source /usr/sbin/mysqld -t file --fold none
   ethogram summary --by workload -o html > summary.html
+  ethogram summary -n dvwa --server https://collector.example:8687 --ca ca.crt --token-file token
   ethogram summary --db server.db -o json | jq '.subjects[].tables.egress[]'")]
 pub(crate) struct SummaryArgs {
     /// Only this Kubernetes namespace
@@ -101,6 +102,15 @@ pub(crate) struct SourceArgs {
         hide_env_values = true
     )]
     pub(crate) socket: Option<PathBuf>,
+    /// Ask the collector at this address, such as https://collector.example:8687
+    #[arg(long, value_name = "URL", env = "ETHOGRAM_SERVER")]
+    pub(crate) server: Option<String>,
+    /// Believe collectors whose certificate this authority signed
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Show the collector the token in this file
+    #[arg(long, value_name = "FILE", env = "ETHOGRAM_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Read this file, of an agent or of `ethogram record -o FILE`, instead of asking an agent
     #[arg(long, value_name = "FILE")]
     pub(crate) db: Option<PathBuf>,

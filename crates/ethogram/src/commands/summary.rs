@@ -24,7 +24,11 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<ExitCode> {
     let mut document = source.summary(&question)?;
     if document.subjects.is_empty() {
         // Beside the answer, not instead of it: a program gets its empty document.
-        eprint!("{}", hint(&source.containers(None)?, &question));
+        // A reader of one namespace may ask for no other's names.
+        let known = source
+            .containers(None)
+            .or_else(|_| source.containers(question.selection.namespace.as_deref()));
+        eprint!("{}", hint(&known?, &question));
     }
     if args.rev_dns_lookup {
         eprintln!("ethogram: {}", dns::add_names(&mut document));

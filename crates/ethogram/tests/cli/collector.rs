@@ -297,6 +297,98 @@ fn certificates_are_made_and_believed() {
 }
 
 #[test]
+fn the_command_line_asks_a_collector() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let out = folder.path().display().to_string();
+    said(ethogram().args(["certs", "--out", &out, "--node", NODE])).ok();
+    let (cert, key, ca) = (file("collector.crt"), file("collector.key"), file("ca.crt"));
+    let tokens = tokens(folder.path());
+    let options = ["--tls-cert", &cert, "--tls-key", &key, "--tokens", &tokens];
+    let collector = Collector::start(folder.path(), &options);
+    let known = Known::world();
+    for (name, secret) in [("agent", AGENT), ("viewer", VIEWER)] {
+        fs::write(file(name), secret).expect("the token");
+    }
+    let trust = Trust {
+        ca: Some(ca.clone().into()),
+        token: Some(file("agent").into()),
+        ..Trust::default()
+    };
+    let reports = format!("https://localhost:{}", collector.reports.port());
+    tell(&known.file(), reports, trust);
+
+    let port = collector.api.port();
+    let ask = |url: String, options: &[&str]| {
+        let mut command = ethogram();
+        command.args(["summary", "--server", &url]).args(options);
+        said(&mut command)
+    };
+    let https = || format!("https://localhost:{port}");
+    let (viewer, agent) = (file("viewer"), file("agent"));
+    let own = known.ask("summary", &["-n", "dvwa"]).ok().out;
+    let told = ask(
+        https(),
+        &["--ca", &ca, "--token-file", &viewer, "-n", "dvwa"],
+    )
+    .ok();
+    assert!(told.out.contains("/etc/shadow") && own.contains("/etc/shadow"));
+    let listed = said(
+        ethogram()
+            .args(["containers", "--all", "-n", "dvwa", "--server", &https()])
+            .env("ETHOGRAM_CA", &ca)
+            .env("ETHOGRAM_TOKEN_FILE", &viewer),
+    );
+    assert!(listed.ok().out.contains("web-1"));
+    let stranger = file("stranger");
+    let out = folder.path().join("other").display().to_string();
+    said(ethogram().args(["certs", "--out", &out])).ok();
+    let other = format!("{out}/ca.crt");
+    fs::write(&stranger, "dddddddddddddddddddddddddddddddd").expect("a token");
+    let address = format!("https://127.0.0.1:{port}");
+    for (url, options, words) in [
+        (
+            https(),
+            vec!["--ca", &ca, "--token-file", &viewer],
+            "dvwa only",
+        ),
+        (
+            https(),
+            vec!["--ca", &ca, "--token-file", &agent],
+            "read nothing",
+        ),
+        (
+            https(),
+            vec!["--ca", &ca, "--token-file", &stranger],
+            "unknown token",
+        ),
+        (https(), vec!["--ca", &ca], "no token"),
+        (https(), vec![], "needs --ca"),
+        (address, vec!["--ca", &other], "cannot reach"),
+        (
+            format!("http://localhost:{port}"),
+            vec![],
+            "lost the collector",
+        ),
+        (
+            "http://192.0.2.1:1".into(),
+            vec!["--token-file", &viewer],
+            "over http",
+        ),
+        ("localhost".into(), vec![], "https://HOST:PORT"),
+        (
+            https(),
+            vec!["--ca", &ca, "--token-file", "/nowhere"],
+            "/nowhere",
+        ),
+    ] {
+        let said = ask(url, &options);
+        assert_ne!(said.code, Some(0), "{options:?}");
+        assert!(said.err.contains(words), "{options:?}: {said:?}");
+    }
+}
+
+#[test]
 fn what_would_be_unsafe_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let refused = |options: &[&str]| {
