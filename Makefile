@@ -13,6 +13,7 @@ ETHOGRAM := $(TARGET_DIR)/release/ethogram
 BENCH := $(TARGET_DIR)/release/ethogram-bench
 BENCH_PAGE := docs/benchmarks.md
 SOAK_S ?= 1200
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BIN_DIR := $(DESTDIR)$(PREFIX)/bin
@@ -25,7 +26,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench bench-vm soak bounded clickhouse-test vm-test coverage verifier-baseline install uninstall deb doc clean help
+.PHONY: build demo test lint bench bench-vm soak bounded clickhouse-test vm-test coverage verifier-baseline install uninstall deb image doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -100,6 +101,12 @@ uninstall: ## remove what install put there, but for configuration and data
 
 deb: build ## build a Debian package into target/
 	tools/deb.sh $(ETHOGRAM) $(TARGET_DIR)
+
+image: ## build an OCI image of a static binary into target/, without a base image
+	tools/packages.sh build
+	LIBBPF_SYS_LIBRARY_PATH=/usr/lib/$(shell gcc -print-multiarch) RUSTFLAGS="-C target-feature=+crt-static" \
+		cargo build --release --target $(TRIPLE) --package ethogram --features static
+	tools/image.sh $(TARGET_DIR)/$(TRIPLE)/release/ethogram $(TARGET_DIR)
 
 doc: ## the crates' documentation, into target/doc
 	cargo doc --workspace --no-deps --document-private-items

@@ -17,6 +17,7 @@ mod fake_api;
 )]
 #[path = "../../../kubernetes/tests/suite/fake_http.rs"]
 mod fake_http;
+mod image;
 mod names;
 mod summary;
 mod support;
