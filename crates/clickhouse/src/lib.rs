@@ -61,7 +61,7 @@ pub use schema::{SCHEMA_VERSION, Table, create_statements};
 
 use batch::Batcher;
 use ethogram_model::{
-    Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
 };
 use ethogram_store::{KeptContainer, Limits, Overview, Removed, Report, Stats, Store, StoreError};
 use rows::{Arrivals, Rows};
@@ -141,7 +141,15 @@ impl Store for ClickHouseStore {
     }
 
     fn runs(&self) -> Result<Vec<Run>, StoreError> {
-        read::runs(&self.server).map_err(|p| p.at(self.server.endpoint()))
+        read::runs(&self.server, "1").map_err(|p| p.at(self.server.endpoint()))
+    }
+
+    fn runs_around(&self, boots: &[&BootId]) -> Result<Vec<Run>, StoreError> {
+        read::runs_around(&self.server, boots).map_err(|p| p.at(self.server.endpoint()))
+    }
+
+    fn last_alive(&self, id_prefix: &str) -> Result<Option<Timestamp>, StoreError> {
+        read::last_alive(&self.server, id_prefix).map_err(|p| p.at(self.server.endpoint()))
     }
 
     fn stats(&self, selection: &Selection) -> Result<Vec<(ContainerKey, Stats)>, StoreError> {

@@ -28,6 +28,10 @@ const CONTAINERS_PER_QUERY: usize = 128;
 /// Containers one query looks for by their keys: some 60 KB of text.
 const CONTAINERS_PER_LOOKUP: usize = 1024;
 
+/// Boots one query asks for: a server refuses queries above 256 KiB. More than these are a
+/// good part of any cluster, and all are read.
+const BOOTS_PER_QUERY: usize = 512;
+
 /// Addresses one query asks for.
 const ADDRESSES_PER_QUERY: usize = 4096;
 
@@ -381,9 +385,9 @@ pub(crate) fn endpoints_sql(condition: &str) -> String {
     )
 }
 
-/// All runs, in the order of their first reports.
-pub(crate) fn runs(server: &Server) -> Result<Vec<Run>, Problem> {
-    let said: Vec<SaidOfRun> = server.select(&runs_sql())?;
+/// Runs in the order of their first reports.
+pub(crate) fn runs(server: &Server, condition: &str) -> Result<Vec<Run>, Problem> {
+    let said: Vec<SaidOfRun> = server.select(&runs_sql(condition))?;
     let mut runs: Vec<(i64, Run)> = said
         .chunk_by(|a, b| a.id == b.id)
         .map(describe::run)
@@ -392,12 +396,49 @@ pub(crate) fn runs(server: &Server) -> Result<Vec<Run>, Problem> {
     Ok(runs.into_iter().map(|(_, run)| run).collect())
 }
 
-pub(crate) fn runs_sql() -> String {
+pub(crate) fn runs_around(server: &Server, boots: &[&BootId]) -> Result<Vec<Run>, Problem> {
+    if boots.len() > BOOTS_PER_QUERY {
+        return runs(server, "1");
+    }
+    if boots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let boots = quoted_list(boots.iter().map(|boot| boot.as_str()));
+    let nodes: Vec<String> = server.select(&nodes_sql(&boots))?;
+    if nodes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let nodes = nodes.iter().map(String::as_str);
+    runs(
+        server,
+        &format!("boot IN {boots} OR node IN {}", quoted_list(nodes)),
+    )
+}
+
+pub(crate) fn nodes_sql(boots: &str) -> String {
+    format!("SELECT node FROM run WHERE boot IN {boots} GROUP BY node")
+}
+
+pub(crate) fn last_alive(server: &Server, id_prefix: &str) -> Result<Option<Timestamp>, Problem> {
+    let alive: Vec<i64> = server.select(&last_alive_sql(id_prefix))?;
+    Ok(alive.first().copied().map(Timestamp))
+}
+
+/// The ids are the table's order, and a range of them is read without the rest.
+pub(crate) fn last_alive_sql(id_prefix: &str) -> String {
+    format!(
+        "SELECT maxMerge(last_alive_ns) AS alive FROM run WHERE id >= {} AND id < {} HAVING count() > 0",
+        quoted(id_prefix),
+        quoted(&format!("{id_prefix}\u{10ffff}"))
+    )
+}
+
+pub(crate) fn runs_sql(condition: &str) -> String {
     const SAID: &str = "id, boot, node, hooks";
     format!(
         "SELECT {SAID}, minMerge(started_ns) AS started, maxMerge(last_alive_ns) AS alive, \
              maxMerge(ended_cleanly) AS clean, minMerge(arrived_first_ns) AS first, maxMerge(arrived_last_ns) AS last \
-         FROM run GROUP BY {SAID} ORDER BY {SAID}"
+         FROM run WHERE {condition} GROUP BY {SAID} ORDER BY {SAID}"
     )
 }
 

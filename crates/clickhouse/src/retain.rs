@@ -180,7 +180,7 @@ fn remove_gone_containers(
     cutoff: Timestamp,
     removed: &mut Removed,
 ) -> Result<(), Problem> {
-    let alive: HashMap<String, Timestamp> = read::runs(server)?
+    let alive: HashMap<String, Timestamp> = read::runs(server, "1")?
         .into_iter()
         .map(|run| (run.id, run.last_alive))
         .collect();
@@ -284,7 +284,7 @@ fn endings(all: &[Endpoint]) -> impl Iterator<Item = (&Endpoint, Option<Timestam
 /// Removes runs that ended before the cutoff; but the newest stays, and any that reported
 /// a container that is kept: its times say when that one was watched.
 fn remove_runs(server: &Server, cutoff: Timestamp, removed: &mut Removed) -> Result<(), Problem> {
-    let mut runs = read::runs(server)?;
+    let mut runs = read::runs(server, "1")?;
     runs.pop();
     let needed: HashSet<String> = known_containers(server)?
         .into_iter()

@@ -156,8 +156,9 @@ impl Origin {
         BootId::new(&format!("{}/{boot}", self.node))
     }
 
-    /// What the names of the sources of totals of this store begin with.
-    fn source_prefix(&self) -> String {
+    /// What the names of the sources of totals of this store begin with. The latest that one
+    /// of them was alive is the highest stamp that a collector's store holds.
+    pub(crate) fn source_prefix(&self) -> String {
         format!("totals/{}/{}/", self.node, self.store)
     }
 
@@ -174,13 +175,6 @@ impl Origin {
             last_alive: Timestamp(stamp),
             ended_cleanly: true,
         }
-    }
-
-    /// The highest stamp among the runs that a store holds, 0 without any.
-    pub(crate) fn stamp_in(&self, runs: &[Run]) -> i64 {
-        let prefix = self.source_prefix();
-        let sources = runs.iter().filter(|run| run.id.starts_with(&prefix));
-        sources.map(|run| run.last_alive.0).max().unwrap_or(0)
     }
 }
 

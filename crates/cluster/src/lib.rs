@@ -17,6 +17,7 @@ mod agents;
 mod batch;
 pub mod certs;
 mod clock;
+mod described;
 pub mod dial;
 mod limits;
 pub mod listen;

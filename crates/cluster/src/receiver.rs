@@ -6,6 +6,7 @@ use crate::{
     agents::{AgentState, Agents, KeptBatch},
     batch::{self, Decoded, Origin},
     clock::now,
+    described::Described,
     limits::{HELLO_WITHIN, Limits, SILENCE_MAX},
     listen::{Connection, Remote},
     proto::{
@@ -152,6 +153,7 @@ impl Reports for Receiver {
             answers,
             caller,
             address: remote.map_or_else(String::new, |remote| remote.address.to_string()),
+            described: Described::default(),
             _permit: permit,
         };
         tokio::spawn(async move {
@@ -190,6 +192,7 @@ struct AgentStream {
     answers: mpsc::Sender<Result<FromCollector, Status>>,
     caller: crate::access::Caller,
     address: String,
+    described: Described,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -261,7 +264,9 @@ impl AgentStream {
             boot: hello.boot,
         };
         let store = self.shared.store.clone();
-        let runs = blocking(move || store.runs()).await?.map_err(unavailable)?;
+        let sources = origin.source_prefix();
+        let stamp = blocking(move || store.last_alive(&sources)).await?;
+        let stamp = stamp.map_err(unavailable)?.map_or(0, |alive| alive.0);
         let connected = self.shared.agents.connect(AgentState {
             node: origin.node.clone(),
             agent_version: shortened(&hello.agent_version),
@@ -279,7 +284,7 @@ impl AgentStream {
             .answer(from_collector::Message::Welcome(proto::Welcome {
                 version,
                 collector: self.shared.identity.clone(),
-                stamp: origin.stamp_in(&runs),
+                stamp,
                 limits: Some(proto::Limits {
                     rows_max: limits.batch_rows_max,
                     bytes_max: limits.batch_bytes_max,
@@ -329,13 +334,13 @@ impl AgentStream {
 
     /// Keeps a batch; returns when it is committed.
     async fn take(
-        &self,
+        &mut self,
         batch: proto::Batch,
         strings: &mut Strings,
         origin: &Origin,
     ) -> Result<proto::Ack, Status> {
         let received = now();
-        let agents = &self.shared.agents;
+        let agents = Arc::clone(&self.shared.agents);
         agents.read_clock(&origin.node, batch.clock_ns, received);
         if batch.forget_strings {
             strings.forget();
@@ -361,7 +366,11 @@ impl AgentStream {
             sleep(wait).await;
         }
         let crowded_out = self.turn_away(&origin.node, &mut reports);
+        let described = self.described.leave_out_known(&mut reports, Instant::now());
         let superseded = self.keep(reports).await?;
+        if superseded == 0 {
+            self.described.remember(described);
+        }
         let refused = [
             (Reason::Unknown, unknown),
             (Reason::TooManyContainers, crowded_out),

@@ -94,13 +94,15 @@ impl Inventory {
             losses.entry(key).or_default().push(loss);
         }
         let runs = store.runs()?;
+        let machines = Machines::new(&runs);
         let mut containers: Vec<_> = store
             .containers(selection)?
             .into_iter()
             .map(|KeptContainer { container, .. }| {
                 let stats = stats.get(&container.key).copied().unwrap_or_default();
                 let losses = losses.remove(&container.key).unwrap_or_default();
-                entry(&container, stats, &losses, state(&container, &runs, now))
+                let state = state(&container, machines.runs(&container.key.boot), now);
+                entry(&container, stats, &losses, state)
             })
             .collect();
         containers.sort_by(|a, b| order(a).cmp(&order(b)));
@@ -171,7 +173,36 @@ fn entry(container: &Container, stats: Stats, losses: &[Loss], state: State) -> 
     }
 }
 
-fn state(container: &Container, runs: &[Run], now: Timestamp) -> State {
+/// Runs by the machine they were on: a cluster has too many to look through all of them
+/// for every container.
+struct Machines<'a> {
+    node_of: HashMap<&'a BootId, &'a str>,
+    runs: HashMap<&'a str, Vec<&'a Run>>,
+}
+
+impl<'a> Machines<'a> {
+    fn new(runs: &'a [Run]) -> Self {
+        let mut machines = Self {
+            node_of: HashMap::new(),
+            runs: HashMap::new(),
+        };
+        for run in runs {
+            machines.node_of.insert(&run.boot, &run.node);
+            machines.runs.entry(&run.node).or_default().push(run);
+        }
+        machines
+    }
+
+    /// All runs on the machine that had a boot.
+    fn runs(&self, boot: &BootId) -> &[&'a Run] {
+        let node = self.node_of.get(boot);
+        node.and_then(|node| self.runs.get(node))
+            .map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The runs are at least those on the container's machine.
+fn state(container: &Container, runs: &[&Run], now: Timestamp) -> State {
     let boot = &container.key.boot;
     let newest = runs
         .iter()
@@ -181,7 +212,7 @@ fn state(container: &Container, runs: &[Run], now: Timestamp) -> State {
     if container.ended.is_some() || booted_again {
         return State::Ended;
     }
-    let is_alive = |run: &Run| {
+    let is_alive = |run: &&Run| {
         !run.ended_cleanly && now.0.saturating_sub(run.last_alive.0) <= RUN_SILENCE_MAX_NS
     };
     if newest.is_some_and(is_alive) {
@@ -192,7 +223,7 @@ fn state(container: &Container, runs: &[Run], now: Timestamp) -> State {
 }
 
 /// Whether a machine has booted again since.
-fn is_over(node: &str, boot: &BootId, since: Timestamp, runs: &[Run]) -> bool {
+fn is_over(node: &str, boot: &BootId, since: Timestamp, runs: &[&Run]) -> bool {
     runs.iter()
         .any(|run| run.node == node && run.boot != *boot && run.started > since)
 }
@@ -268,7 +299,11 @@ mod tests {
             ("no run", &running, vec![], State::Unwatched),
         ] {
             assert_eq!(
-                state(container, &runs, Timestamp(100 * SECOND)),
+                state(
+                    container,
+                    Machines::new(&runs).runs(&container.key.boot),
+                    Timestamp(100 * SECOND)
+                ),
                 expected,
                 "{why}"
             );

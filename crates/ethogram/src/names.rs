@@ -26,7 +26,7 @@ use std::{
 
 use ethogram_kubernetes::{Client, Event, Names, Scope, Uid, Updates, Watch};
 use ethogram_model::{
-    Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
 };
 use ethogram_store::{KeptContainer, Limits, Overview, Removed, Report, Stats, Store, StoreError};
 use tokio::time::sleep;
@@ -201,6 +201,14 @@ impl Store for NamedStore {
 
     fn runs(&self) -> Result<Vec<Run>, StoreError> {
         self.store.runs()
+    }
+
+    fn runs_around(&self, boots: &[&BootId]) -> Result<Vec<Run>, StoreError> {
+        self.store.runs_around(boots)
+    }
+
+    fn last_alive(&self, id_prefix: &str) -> Result<Option<Timestamp>, StoreError> {
+        self.store.last_alive(id_prefix)
     }
 
     fn stats(&self, selection: &Selection) -> Result<Vec<(ContainerKey, Stats)>, StoreError> {

@@ -1,9 +1,13 @@
 //! From a store to what a reader sees.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, IsTerminal, Write},
+    net::IpAddr,
+};
 
 use anyhow::{Context, Result};
-use ethogram_model::{Facts, SummaryOptions};
+use ethogram_model::{BootId, Container, Facts, Kind, Observation, SummaryOptions};
 use ethogram_store::Store;
 use ethogram_view::{Document, Format, TextOptions, Zone};
 
@@ -22,12 +26,15 @@ pub(crate) fn document(store: &dyn Store, question: &Question) -> Result<Documen
     let kept_since = kept.iter().filter_map(|kept| kept.history_since).max();
     let containers: Vec<_> = kept.into_iter().map(|kept| kept.container).collect();
     let observations = store.all_observations(&whole)?;
+    // A cluster has thousands of addresses and runs; what was not met is not read.
+    let met = addresses(&observations);
+    let boots = boots(&containers);
     let facts = Facts {
         containers: &containers,
         observations: &observations,
-        endpoints: &store.endpoints(None)?,
+        endpoints: &store.endpoints(Some(&met))?,
         losses: &store.losses(&whole)?,
-        runs: &store.runs()?,
+        runs: &store.runs_around(&boots)?,
         kept_since,
     };
     let options = SummaryOptions {
@@ -43,6 +50,23 @@ pub(crate) fn document(store: &dyn Store, question: &Question) -> Result<Documen
         &options,
         now(),
     )))
+}
+
+/// The boots that containers lived in, each once.
+pub(crate) fn boots(containers: &[Container]) -> Vec<&BootId> {
+    let boots: BTreeSet<&BootId> = containers.iter().map(|c| &c.key.boot).collect();
+    boots.into_iter().collect()
+}
+
+/// The addresses of those who were talked to, each once.
+fn addresses(observations: &[Observation]) -> Vec<IpAddr> {
+    let is_met = |o: &&Observation| matches!(o.behaviour.kind, Kind::Ingress | Kind::Egress);
+    let met = observations.iter().filter(is_met);
+    let texts: BTreeSet<&str> = met.map(|o| o.behaviour.target.as_str()).collect();
+    texts
+        .into_iter()
+        .filter_map(|text| text.parse().ok())
+        .collect()
 }
 
 /// Writes a document to standard output as the options ask.

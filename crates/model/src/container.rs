@@ -117,7 +117,7 @@ impl fmt::Display for Workload {
 ///
 /// Texts a workload's author chose freely (labels, names, images) are printable: the
 /// identity crate escapes them as [`Name`] does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Container {
     /// Which instance.
     pub key: ContainerKey,

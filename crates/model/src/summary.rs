@@ -13,6 +13,7 @@ use crate::{
     Access, Behaviour, Container, ContainerKey, Endpoint, Fold, Folder, Folding, Kind, Loss, Name,
     Observation, Protocol, Run, Selection, Status, Tally, Timestamp,
 };
+use completeness::Watches;
 use peers::Peers;
 use std::{borrow::Cow, collections::HashMap};
 
@@ -107,13 +108,14 @@ pub fn summarize(facts: &Facts, options: &SummaryOptions, now: Timestamp) -> Sum
     }
 
     let peers = Peers::new(facts.endpoints);
+    let watches = Watches::new(facts.runs, now);
     let subjects = groups
         .drain(..)
         .zip(observations)
         .zip(losses)
         .map(|((containers, observations), losses)| {
             let rows = rows(&observations, options, &peers);
-            let completeness = Completeness::new(&containers, &losses, facts, now);
+            let completeness = Completeness::new(&containers, &losses, &watches, facts.kept_since);
             Subject::new(&containers, options, rows, completeness)
         })
         .filter(|subject| {

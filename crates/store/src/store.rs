@@ -31,7 +31,7 @@
 
 use crate::StoreError;
 use ethogram_model::{
-    Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
 };
 use std::{net::IpAddr, ops::ControlFlow, time::Duration};
 
@@ -177,6 +177,19 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If the store cannot be read.
     fn runs(&self) -> Result<Vec<Run>, StoreError>;
+
+    /// At least the runs on the machines that had these boots, in the order of their first
+    /// reports: of a cluster's many, those that a summary needs.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn runs_around(&self, boots: &[&BootId]) -> Result<Vec<Run>, StoreError>;
+
+    /// When the runs whose ids begin with a text were last alive; `None` without any.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn last_alive(&self, id_prefix: &str) -> Result<Option<Timestamp>, StoreError>;
 
     /// How much is kept of each selected container, whatever kinds, outcomes and times
     /// are selected.

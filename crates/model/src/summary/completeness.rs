@@ -1,8 +1,7 @@
 //! What a subject's rows cannot contain.
 
-use super::Facts;
 use crate::{BootId, Container, Loss, LossReason, Run, Timestamp};
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 /// How long a run may be silent before it counts as ended. Runs report much more often.
 const RUN_SILENCE_MAX_NS: i64 = 30_000_000_000;
@@ -39,16 +38,15 @@ impl Completeness {
     pub(super) fn new(
         containers: &[&Container],
         losses: &[Loss],
-        facts: &Facts,
-        now: Timestamp,
+        watches: &Watches,
+        kept_since: Option<Timestamp>,
     ) -> Self {
         let watched_since = containers.iter().map(|c| c.watched_since).min();
-        let watched_since = watched_since.unwrap_or(now);
+        let watched_since = watched_since.unwrap_or(watches.now);
         let mut gaps = Vec::new();
         let mut broken_off = Vec::new();
-        let watches = watches(facts.runs, now);
         for container in containers {
-            if let Some(watch) = watches.get(&container.key.boot) {
+            if let Some(watch) = watches.by_boot.get(&container.key.boot) {
                 gaps.extend(watch.gaps(container));
                 broken_off.extend(watch.broken_off(container));
             }
@@ -61,7 +59,7 @@ impl Completeness {
             losses: sum(losses),
             gaps: united(gaps),
             broken_off,
-            kept_since: facts.kept_since.filter(|kept| watched_since < *kept),
+            kept_since: kept_since.filter(|kept| watched_since < *kept),
         }
     }
 
@@ -111,6 +109,12 @@ fn united(mut gaps: Vec<Gap>) -> Vec<Gap> {
     united
 }
 
+/// Who watched when: found once for all subjects, because a cluster has thousands of both.
+pub(super) struct Watches<'a> {
+    by_boot: BTreeMap<&'a BootId, Watch<'a>>,
+    now: Timestamp,
+}
+
 /// The runs of one boot, sorted by start.
 struct Watch<'a> {
     runs: Vec<&'a Run>,
@@ -119,23 +123,47 @@ struct Watch<'a> {
     now: Timestamp,
 }
 
-fn watches(runs: &[Run], now: Timestamp) -> BTreeMap<&BootId, Watch<'_>> {
-    let mut watches = BTreeMap::new();
+impl<'a> Watches<'a> {
+    pub(super) fn new(runs: &'a [Run], now: Timestamp) -> Self {
+        let latest = latest_starts(runs);
+        let mut by_boot = BTreeMap::new();
+        for run in runs {
+            let watch = by_boot.entry(&run.boot).or_insert_with(|| Watch {
+                runs: Vec::new(),
+                is_over: false,
+                now,
+            });
+            watch.runs.push(run);
+            let boots = latest.get(run.node.as_str()).into_iter().flatten();
+            let mut others = boots.filter(|(boot, _)| **boot != run.boot);
+            watch.is_over |= others.any(|(_, started)| *started > run.last_alive);
+        }
+        for watch in by_boot.values_mut() {
+            watch.runs.sort_by_key(|run| (run.started, run.last_alive));
+        }
+        Self { by_boot, now }
+    }
+}
+
+/// Of each machine the two boots whose latest runs began last, the last one first: one of
+/// them is another boot than any that is asked about.
+fn latest_starts(runs: &[Run]) -> BTreeMap<&str, Vec<(&BootId, Timestamp)>> {
+    let mut starts = BTreeMap::<&str, BTreeMap<&BootId, Timestamp>>::new();
     for run in runs {
-        let watch = watches.entry(&run.boot).or_insert_with(|| Watch {
-            runs: Vec::new(),
-            is_over: false,
-            now,
-        });
-        watch.runs.push(run);
-        watch.is_over |= runs.iter().any(|other| {
-            other.node == run.node && other.boot != run.boot && other.started > run.last_alive
-        });
+        let boots = starts.entry(&run.node).or_default();
+        let started = boots.entry(&run.boot).or_insert(run.started);
+        *started = run.started.max(*started);
     }
-    for watch in watches.values_mut() {
-        watch.runs.sort_by_key(|run| (run.started, run.last_alive));
-    }
-    watches
+    let latest = |boots: BTreeMap<_, _>| {
+        let mut boots: Vec<_> = boots.into_iter().collect();
+        boots.sort_by_key(|(_, started)| Reverse(*started));
+        boots.truncate(2);
+        boots
+    };
+    starts
+        .into_iter()
+        .map(|(node, boots)| (node, latest(boots)))
+        .collect()
 }
 
 impl Watch<'_> {

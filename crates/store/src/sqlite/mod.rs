@@ -20,7 +20,7 @@ use crate::{
     Stats, Store, StoreError,
 };
 use ethogram_model::{
-    Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
 };
 use open::WriterLock;
 use problem::Problem;
@@ -190,6 +190,14 @@ impl Store for SqliteStore {
 
     fn runs(&self) -> Result<Vec<Run>, StoreError> {
         self.read(read::runs)
+    }
+
+    fn runs_around(&self, boots: &[&BootId]) -> Result<Vec<Run>, StoreError> {
+        self.read(|connection| read::runs_around(connection, boots))
+    }
+
+    fn last_alive(&self, id_prefix: &str) -> Result<Option<Timestamp>, StoreError> {
+        self.read(|connection| read::last_alive(connection, id_prefix))
     }
 
     fn stats(&self, selection: &Selection) -> Result<Vec<(ContainerKey, Stats)>, StoreError> {

@@ -337,6 +337,31 @@ pub(super) fn runs(connection: &Connection) -> Result<Vec<Run>, Problem> {
     Ok(runs.collect::<rusqlite::Result<_>>()?)
 }
 
+pub(super) fn runs_around(connection: &Connection, boots: &[&BootId]) -> Result<Vec<Run>, Problem> {
+    let boots: Vec<&str> = boots.iter().map(|boot| boot.as_str()).collect();
+    // One parameter for any number of boots.
+    let boots = serde_json::to_string(&boots).expect("a list of texts is always valid JSON");
+    let sql = format!(
+        "{RUN} WHERE node IN (SELECT node FROM run WHERE boot IN (SELECT value FROM json_each(?1))) ORDER BY id"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let runs = statement.query_map([boots], run)?;
+    Ok(runs.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn last_alive(
+    connection: &Connection,
+    id_prefix: &str,
+) -> Result<Option<Timestamp>, Problem> {
+    // The last character is above all that follows the prefix in a text.
+    let alive: Option<i64> = connection
+        .prepare_cached(
+            "SELECT max(last_alive_ns) FROM run WHERE name >= ?1 AND name < ?1 || char(1114111)",
+        )?
+        .query_row([id_prefix], |row| row.get(0))?;
+    Ok(alive.map(Timestamp))
+}
+
 /// A run, as [`run`] reads it.
 pub(super) const RUN: &str =
     "SELECT name, boot, node, hooks, started_ns, last_alive_ns, ended_cleanly, id FROM run";

@@ -35,6 +35,8 @@ macro_rules! conformance {
             endpoints_are_found_by_address,
             names_come_also_from_who_counts_nothing,
             runs_are_told,
+            a_machines_runs_are_found_by_its_boots,
+            the_last_sign_of_life_is_found_by_the_beginning_of_an_id,
             stats_count_everything,
             a_visitor_may_break_off,
             age_retention_removes_what_is_old,
@@ -651,6 +653,50 @@ pub(crate) fn endpoints_are_found_by_address(new: NewStore) {
         [six]
     );
     assert_eq!(store.endpoints(Some(&[])).unwrap(), []);
+}
+
+pub(crate) fn a_machines_runs_are_found_by_its_boots(new: NewStore) {
+    let Fresh { store, _place } = new();
+    let on = |id: &str, boot: &str, node: &str| Run {
+        id: id.into(),
+        boot: BootId::new(boot),
+        node: node.into(),
+        ..run(id)
+    };
+    let runs = [
+        on("a", "boot-1", "node'1"),
+        on("b", "boot-2", "node-2"),
+        on("c", "boot-3", "node'1"),
+        on("d", "", ""),
+    ];
+    for run in &runs {
+        store.apply(&Report::empty(run.clone())).unwrap();
+    }
+    let found = |boots: &[&str]| -> Vec<String> {
+        let boots: Vec<BootId> = boots.iter().map(|boot| BootId::new(boot)).collect();
+        let boots: Vec<&BootId> = boots.iter().collect();
+        let runs = store.runs_around(&boots).unwrap();
+        runs.into_iter().map(|run| run.id).collect()
+    };
+    assert_eq!(found(&["boot-1"]), ["a", "c"], "an earlier boot's too");
+    assert_eq!(found(&["boot-2", "boot-3"]), ["a", "b", "c"]);
+    assert_eq!(found(&["boot-4"]), [""; 0]);
+    assert_eq!(found(&[]), [""; 0]);
+}
+
+pub(crate) fn the_last_sign_of_life_is_found_by_the_beginning_of_an_id(new: NewStore) {
+    let Fresh { store, _place } = new();
+    for (id, alive) in [("x/a'1/", 5), ("x/a'1/b", 9), ("x/a'1/c", 7), ("x/a'2", 11)] {
+        let run = Run {
+            last_alive: Timestamp(alive),
+            ..run(id)
+        };
+        store.apply(&Report::empty(run)).unwrap();
+    }
+    let alive = |prefix: &str| store.last_alive(prefix).unwrap();
+    assert_eq!(alive("x/a'1/"), Some(Timestamp(9)));
+    assert_eq!(alive("x/"), Some(Timestamp(11)));
+    assert_eq!(alive("y"), None);
 }
 
 pub(crate) fn runs_are_told(new: NewStore) {
