@@ -26,7 +26,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench bench-vm soak bounded clickhouse-test vm-test coverage verifier-baseline install uninstall deb image doc clean help
+.PHONY: build demo test lint bench bench-vm soak bounded bench-cluster chaos clickhouse-test vm-test coverage verifier-baseline install uninstall deb image doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -64,6 +64,16 @@ soak: build ## full rate and short-lived containers for SOAK_S seconds (20 min; 
 bounded: build ## what floods of 1,000 to 1,000,000 different things cost in memory (needs root)
 	cargo build --package ethogram-e2e --bin flood --bin bounded
 	$(SUDO) env ETHOGRAM_BIN=$(ETHOGRAM) $(TARGET_DIR)/debug/bounded
+
+bench-cluster: build ## a collector under 5,000 simulated agents, into docs/scale.md (some 40 min, 8 GB; needs clickhouse-server)
+	tools/packages.sh bench-cluster
+	cargo build --release --package ethogram-bench-cluster
+	$(TARGET_DIR)/release/ethogram-bench-cluster scale --ethogram $(ETHOGRAM) --page docs/scale.md
+
+chaos: ## faults between agents, collector and stores, many of each (long; needs root)
+	tools/packages.sh chaos
+	cargo build --package ethogram --package ethogram-bench-cluster
+	$(SUDO) $(TARGET_DIR)/debug/ethogram-bench-cluster chaos --ethogram $(TARGET_DIR)/debug/ethogram --faults 20
 
 clickhouse-test: ## the ClickHouse store on real servers (long; needs clickhouse-server, zookeeper, chdb)
 	cargo test --package ethogram-clickhouse --test suite -- --test-threads 1

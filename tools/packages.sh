@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian and Ubuntu packages that building and testing need: only what is
 # missing. What every target needs beyond packages is Rust, and this says how to get it.
-# usage: packages.sh build|lint|test|bench|vm|all (all: build, lint, test)
+# usage: packages.sh build|lint|test|bench|bench-cluster|chaos|vm|all (all: build, lint, test)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,6 +76,8 @@ lint) for_build; for_lint ;;
 test) for_test ;;
 all) for_build; for_lint; for_test ;;
 bench) for_build; for_bench ;;
+bench-cluster) for_build; need clickhouse-server ;;
+chaos) for_build; need clickhouse-server curl faketime iproute2 ;;
 vm) for_build; as_root vm/packages.sh ;;
-*) echo "usage: $0 build|lint|test|bench|vm|all" >&2; exit 2 ;;
+*) echo "usage: $0 build|lint|test|bench|bench-cluster|chaos|vm|all" >&2; exit 2 ;;
 esac

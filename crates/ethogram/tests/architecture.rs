@@ -38,6 +38,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("ethogram-e2e", &["ethogram-model", "ethogram-view"]),
     ("ethogram-bench", &[]),
+    (
+        "ethogram-bench-cluster",
+        &["ethogram-cluster", "ethogram-model", "ethogram-store"],
+    ),
 ];
 
 /// Libraries that one crate alone may use, because it is the edge to what they reach.
