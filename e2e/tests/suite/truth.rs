@@ -132,6 +132,8 @@ fn watch(play: &Play, limits: &[&str]) -> Result<Outcome> {
     let output = Command::new(binary()?)
         .args(["record", "--quiet", "-o"])
         .arg(&recording)
+        // Row by row: nothing is to fold.
+        .args(["--rows-per-container-max", "16777216"])
         .args(limits)
         .arg("--")
         .arg(env!("CARGO_BIN_EXE_actor"))
