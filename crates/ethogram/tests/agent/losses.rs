@@ -21,11 +21,11 @@ fn lost(listed: &Value) -> u64 {
 #[test]
 fn with_no_room_in_the_kernel_counts_and_losses_add_up_to_the_truth() {
     let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let roomy = Agent::start(folders[0].path(), &[]);
-    let tiny = Agent::start(
-        folders[1].path(),
-        &["--behaviours-max", "8", "--ring-kib", "4"],
-    );
+    // Folded, the files would find room.
+    let unfolded = ["--rows-per-container-max", "16777216"];
+    let roomy = Agent::start(folders[0].path(), &unfolded);
+    let tiny = ["--behaviours-max", "8", "--ring-kib", "4"];
+    let tiny = Agent::start(folders[1].path(), &[&tiny[..], &unfolded].concat());
     let container = Container::new();
     let names = tempfile::tempdir().unwrap();
     let script = format!(
