@@ -125,6 +125,12 @@ struct {
  * be preempted by another task's on the same CPU, so each CPU has a few, taken by a flag.
  */
 #define SCRATCH_PER_CPU 4
+
+struct fold_key {
+	u64 cgroup;
+	u64 place; /* hash of kind, status and name */
+};
+
 /* How far the search for a folded directory has got: see folds.h. */
 struct fold_walk {
 	u64 hash;           /* of the name so far */
@@ -134,6 +140,7 @@ struct fold_walk {
 	u32 path_bytes; /* of the name, from the path; the rest is what was requested */
 	u8 grain;       /* enum grain of what was found, 0 for nothing */
 	bool after_slash, odd;
+	struct fold_key key; /* of what is looked up */
 };
 
 struct scratch {
@@ -224,41 +231,38 @@ static __always_inline void *untyped(const void *typed)
  */
 #define USER_READ_TRIES 256
 
-struct user_read {
-	void *to;
-	const void *from;
-	u64 bytes; /* the verifier remembers the bounds of what is spilled whole */
-	bool is_string;
-	long outcome; /* of a string its length with the NUL, else 0; or a negative error */
+/* The small things in user memory. */
+union user_memory {
+	u64 number;
+	struct user_msghdr_name message;
+	struct sockaddr_any address;
 };
 
-static long user_read_again(u32 index, struct user_read *read)
+/* Global, as is the next, so that its loop is verified once. */
+__noinline int read_user(union user_memory *to, u64 from, u32 bytes)
 {
-	read->outcome = read->is_string ? bpf_probe_read_user_str(read->to, read->bytes, read->from)
-					: bpf_probe_read_user(read->to, read->bytes, read->from);
-	return read->outcome >= 0;
+	if (!to || bytes > sizeof(*to))
+		return -EFAULT;
+	for (u32 i = 0; i < USER_READ_TRIES; i++)
+		if (!bpf_probe_read_user(to, bytes, (void *)from))
+			return 0;
+	return -EFAULT;
 }
 
-/* One function for both, as each call of bpf_loop is verified by itself. */
-static __noinline long read_user_patiently(struct user_read *read)
+/* Into s->extra. Of a string, returns the length with its NUL. */
+__noinline int read_user_extra(struct scratch *s, u64 from, u32 bytes, bool is_string)
 {
-	if (!user_read_again(0, read))
-		bpf_loop(USER_READ_TRIES, user_read_again, read, 0);
-	return read->outcome;
-}
+	if (!s || bytes > PATH_BYTES_MAX)
+		return -EFAULT;
+	for (u32 i = 0; i < USER_READ_TRIES; i++) {
+		long outcome = is_string ? bpf_probe_read_user_str(s->extra, bytes, (void *)from)
+					 : bpf_probe_read_user(s->extra, bytes, (void *)from);
 
-#define read_user(to_, bytes_, from_)                                                              \
-	({                                                                                         \
-		struct user_read read_ = { .to = (to_), .from = (from_), .bytes = (bytes_) };      \
-		read_user_patiently(&read_);                                                       \
-	})
-#define read_user_string(to_, bytes_, from_)                                                       \
-	({                                                                                         \
-		struct user_read read_ = {                                                         \
-			.to = (to_), .from = (from_), .bytes = (bytes_), .is_string = true         \
-		};                                                                                 \
-		read_user_patiently(&read_);                                                       \
-	})
+		if (outcome >= 0)
+			return outcome;
+	}
+	return -EFAULT;
+}
 
 static __always_inline u64 mix(u64 hash, u64 word)
 {

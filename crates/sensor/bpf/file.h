@@ -89,7 +89,7 @@ __noinline u64 extra_hash(struct scratch *s)
 /* Reads the string and returns its hash; 0 if it cannot be read. */
 static __always_inline u64 requested_into(struct scratch *s, const void *string, bool user)
 {
-	long bytes = user ? read_user_string(s->extra, PATH_BYTES_MAX, string)
+	long bytes = user ? read_user_extra(s, (u64)string, PATH_BYTES_MAX, true)
 			  : bpf_probe_read_kernel_str(s->extra, PATH_BYTES_MAX, string);
 
 	if (bytes <= 0 || bytes > PATH_BYTES_MAX)

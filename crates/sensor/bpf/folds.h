@@ -8,11 +8,6 @@
 #pragma once
 #include "core.h"
 
-struct fold_key {
-	u64 cgroup;
-	u64 place; /* hash of kind, status and name; 0: whether the cgroup has any */
-};
-
 /* Folded place -> enum grain. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -27,6 +22,20 @@ struct {
 static __always_inline u64 fold_seed(const struct behaviour_key *key, u8 protocol, u16 port)
 {
 	return mix(0, key->kind | (u64)key->status << 8 | (u64)protocol << 16 | (u64)port << 32);
+}
+
+#define ANY_PLACE 0 /* whether the cgroup has any */
+
+/*
+ * Whether a place is folded, and how. The key lies in s: the stack is short before 6.13. (There a
+ * map wants its key in a map or on the stack, so no function between it and the map that s lies in
+ * may be global: it would take s for any memory.)
+ */
+static __always_inline u8 *folded_at(struct scratch *s, u64 place)
+{
+	s->fold.key.cgroup = s->record.key.cgroup;
+	s->fold.key.place = place;
+	return bpf_map_lookup_elem(&folds, &s->fold.key);
 }
 
 /* The context is one pointer on the stack, which is short on kernels before 6.13. */
@@ -60,7 +69,6 @@ static long fold_step(u32 i, struct fold_context *context)
 	struct scratch *s = context->s;
 	struct fold_walk *walk = &s->fold;
 	char byte = name_byte(s, i);
-	struct fold_key key;
 	u8 *grain;
 
 	/* What user space will tidy up is folded there. */
@@ -75,9 +83,7 @@ static long fold_step(u32 i, struct fold_context *context)
 	walk->directory_hash = walk->hash;
 	if (walk->grain)
 		return 0; /* found; the rest is only looked at for its oddities */
-	key.cgroup = s->record.key.cgroup;
-	key.place = walk->hash;
-	grain = bpf_map_lookup_elem(&folds, &key);
+	grain = folded_at(s, walk->hash);
 	if (grain) {
 		walk->grain = *grain;
 		walk->found_bytes = i + 1;
@@ -90,17 +96,14 @@ static long fold_step(u32 i, struct fold_context *context)
 static __always_inline bool fold_files(struct scratch *s)
 {
 	struct fold_walk *walk = &s->fold;
-	struct fold_key key = { .cgroup = s->record.key.cgroup };
 	u32 end = walk->directory_bytes;
-	u8 *grain;
+	u8 *grain = folded_at(s, (walk->directory_hash ^ '*') * FNV_PRIME);
 
-	key.place = (walk->directory_hash ^ '*') * FNV_PRIME;
-	grain = bpf_map_lookup_elem(&folds, &key);
 	if (!grain)
 		return false;
 	walk->grain = *grain;
 	walk->found_bytes = end + 1;
-	walk->found_hash = key.place;
+	walk->found_hash = walk->key.place;
 	/* Over the first byte of the file's name. */
 	if (end < walk->path_bytes) {
 		s->path[(s->path_start + end) & (PATH_BYTES_MAX - 1)] = '*';
@@ -112,7 +115,7 @@ static __always_inline bool fold_files(struct scratch *s)
 }
 
 /* Finds the widest folded directory above the name in s and cuts the name down to it. */
-static __always_inline bool fold_path(struct scratch *s)
+static __noinline bool fold_path(struct scratch *s)
 {
 	struct fold_context context = { .s = s };
 	struct fold_walk *walk = &s->fold;
@@ -149,7 +152,7 @@ static __always_inline bool fold_path(struct scratch *s)
 #define V4_MAPPED 0xffff0000u /* the third word of a v4-mapped address, as it lies in memory */
 
 /* Finds the widest folded prefix of the address in s and cuts the address down to it. */
-static __always_inline bool fold_address(struct scratch *s)
+static __noinline bool fold_address(struct scratch *s)
 {
 	struct behaviour_key *key = &s->record.key;
 	bool is_ingress = key->kind == KIND_INGRESS;
@@ -162,11 +165,8 @@ static __always_inline bool fold_address(struct scratch *s)
 		u32 bits = is_v4 ? 96 + 8 * i : i == 4 ? 128 : i ? 16 + 16 * i : 0;
 		u64 high_mask = bits >= 64 ? ~0ULL : bits ? ~0ULL << (64 - bits) : 0;
 		u64 low_mask = bits <= 64 ? 0 : bits >= 128 ? ~0ULL : ~0ULL << (128 - bits);
-		struct fold_key place = { .cgroup = key->cgroup };
-		u8 *grain;
+		u8 *grain = folded_at(s, mix(mix(mix(seed, high & high_mask), low & low_mask), bits));
 
-		place.place = mix(mix(mix(seed, high & high_mask), low & low_mask), bits);
-		grain = bpf_map_lookup_elem(&folds, &place);
 		if (!grain)
 			continue;
 		s->fold.grain = *grain;
@@ -182,30 +182,26 @@ static __always_inline bool fold_address(struct scratch *s)
 
 /*
  * Whether the behaviour in s is below a folded place; then its key, path and address are those of
- * the place now. Global, so that its loops are verified once.
+ * the place now.
  */
-__noinline int fold(struct scratch *s)
+static __always_inline bool fold(struct scratch *s)
 {
-	struct fold_key any = {};
 	bool folded = false;
 	u8 kind;
 
-	if (!s)
-		return 0;
-	any.cgroup = s->record.key.cgroup;
-	if (!bpf_map_lookup_elem(&folds, &any))
-		return 0;
+	if (!folded_at(s, ANY_PLACE))
+		return false;
 	kind = s->record.key.kind;
 	if (kind == KIND_FILE || kind == KIND_PROCESS)
 		folded = fold_path(s);
 	else if (s->record.key.protocol >= PROTOCOL_TCP && s->record.key.protocol <= PROTOCOL_SCTP6)
 		folded = fold_address(s);
 	if (!folded)
-		return 0;
+		return false;
 	s->record.key.access |= ACCESS_FOLDED;
 	if (s->fold.grain == GRAIN_NOTHING) {
 		s->record.key.exe = 0;
 		s->record.key.access = ACCESS_FOLDED;
 	}
-	return 1;
+	return true;
 }

@@ -117,24 +117,24 @@ static __always_inline void local_end(struct end *end, struct sock *sk)
 static __noinline bool requested_end(const struct actor *actor, struct end *end, long outcome,
 				     const void *user_address, u32 bytes)
 {
-	struct sockaddr_any address = {};
+	union user_memory read = {};
 
-	if (bytes > sizeof(address))
-		bytes = sizeof(address);
+	if (bytes > sizeof(read.address))
+		bytes = sizeof(read.address);
 	if (bytes < sizeof(u16))
 		return false;
-	if (read_user(&address, bytes, user_address)) {
+	if (read_user(&read, (u64)user_address, bytes)) {
 		if (outcome != -EFAULT)
 			lose(actor->cgroup, LOSS_UNRESOLVED);
 		return false;
 	}
-	switch (address.family) {
+	switch (read.address.family) {
 	case AF_INET:
-		end_v4(end, *(__be32 *)(address.data + 2), *(__be16 *)address.data);
+		end_v4(end, *(__be32 *)(read.address.data + 2), *(__be16 *)read.address.data);
 		return true;
 	case AF_INET6:
-		__builtin_memcpy(end->address, address.data + 6, 16);
-		end->port = swap16(*(__be16 *)address.data);
+		__builtin_memcpy(end->address, read.address.data + 6, 16);
+		end->port = swap16(*(__be16 *)read.address.data);
 		return true;
 	}
 	return false;
@@ -242,7 +242,7 @@ static __noinline int count_unix(struct actor *actor, u32 how, struct unix_name 
 	if (bytes > UNIX_NAME_BYTES_MAX)
 		bytes = UNIX_NAME_BYTES_MAX;
 	__builtin_memset(s->extra, 0, UNIX_NAME_BYTES_MAX + 4);
-	if (bytes && (name->user ? read_user(s->extra, bytes, name->string)
+	if (bytes && (name->user ? read_user_extra(s, (u64)name->string, bytes, false)
 				 : bpf_probe_read_kernel(s->extra, bytes, name->string))) {
 		lose(actor->cgroup, LOSS_UNRESOLVED);
 		goto out;
@@ -287,19 +287,19 @@ static __always_inline void count_requested_end(struct actor *actor, u8 kind, lo
 
 	if (protocol == PROTOCOL_UNIX) {
 		struct fs_struct *fs = BPF_CORE_READ(task, fs);
-		u16 family = 0;
+		union user_memory family = {};
 
 		if (bytes > SOCKADDR_UN_BYTES)
 			bytes = SOCKADDR_UN_BYTES;
-		if (bytes <= sizeof(family))
+		if (bytes <= sizeof(u16))
 			return;
-		if (read_user(&family, sizeof(family), user_address)) {
+		if (read_user(&family, (u64)user_address, sizeof(u16))) {
 			/* If the kernel could not read it either: no address, no behaviour. */
 			if (error != -EFAULT)
 				lose(actor->cgroup, LOSS_UNRESOLVED);
 			return;
 		}
-		if (family != AF_UNIX)
+		if (family.address.family != AF_UNIX)
 			return;
 
 		struct unix_name name = {

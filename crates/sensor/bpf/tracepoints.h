@@ -113,6 +113,7 @@ static __always_inline void requested_path(struct actor *actor, const struct cal
 /* The flags of an open; creat has none and its rule says what it asks for. */
 static __always_inline u64 open_flags(const struct call *call)
 {
+	union user_memory how = {};
 	u64 flags = 0;
 
 	if (!call->rule.flags_arg)
@@ -121,7 +122,7 @@ static __always_inline u64 open_flags(const struct call *call)
 	if (!call->rule.empty_path_arg)
 		return flags;
 	/* openat2: they are in a struct in user memory. */
-	return read_user(&flags, sizeof(flags), (void *)flags) ? 0 : flags;
+	return read_user(&how, flags, sizeof(flags)) ? 0 : how.number;
 }
 
 /* The access that flags of an open ask for. */
@@ -163,9 +164,9 @@ static __always_inline void opened(struct actor *actor, const struct call *call,
 
 static __always_inline bool is_empty_string(const void *user)
 {
-	char first = 1;
+	union user_memory first = {};
 
-	return !read_user(&first, 1, user) && !first;
+	return !read_user(&first, (u64)user, 1) && !first.number;
 }
 
 static __always_inline void changed_path(struct actor *actor, const struct call *call,
@@ -268,16 +269,18 @@ static __always_inline u8 datagram_kind(const struct call *call)
 static __always_inline void on_datagram(struct actor *actor, const struct call *call,
 					struct task_struct *task)
 {
+	union user_memory length = {};
 	u32 bytes = call->args[5];
 	struct sock *sk;
 
 	if (call->rule.op == CALL_RECVFROM) {
 		if (call->ret < 0)
 			return;
-		if (read_user(&bytes, sizeof(bytes), (void *)call->args[5])) {
+		if (read_user(&length, call->args[5], sizeof(bytes))) {
 			lose(actor->cgroup, LOSS_UNRESOLVED);
 			return;
 		}
+		bytes = length.number;
 	}
 	sk = sock_of(task, call->args[0]);
 	if (sk)
@@ -288,17 +291,17 @@ static __always_inline void on_datagram(struct actor *actor, const struct call *
 static __always_inline void message(struct actor *actor, struct sock *sk, const struct call *call,
 				    const void *header, struct task_struct *task)
 {
-	struct user_msghdr_name msg;
+	union user_memory read = {};
 
-	if (read_user(&msg, sizeof(msg), header)) {
+	if (read_user(&read, (u64)header, sizeof(read.message))) {
 		if (call->ret != -EFAULT)
 			lose(actor->cgroup, LOSS_UNRESOLVED);
 		return;
 	}
-	if (!msg.msg_name)
+	if (!read.message.msg_name)
 		return;
-	datagram(actor, sk, datagram_kind(call), call->ret, (void *)msg.msg_name, msg.msg_namelen,
-		 task);
+	datagram(actor, sk, datagram_kind(call), call->ret, (void *)read.message.msg_name,
+		 read.message.msg_namelen, task);
 }
 
 static __always_inline void on_message(struct actor *actor, const struct call *call,
