@@ -17,6 +17,8 @@ mod calls;
 mod clock;
 mod error;
 mod folds;
+#[cfg(test)]
+mod fuzz;
 mod hooks;
 mod names;
 mod record;

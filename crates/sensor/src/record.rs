@@ -76,6 +76,9 @@ pub(crate) struct Socket<'ring> {
 /// Bytes of the fixed part of a record.
 const HEADER_BYTES: usize = size_of::<types::record>();
 
+/// No map of counters has more places than this: 16 Mi.
+const SLOTS_MAX: u32 = 1 << 24;
+
 /// Decodes one record. `None`: it is not one that this version's programs write.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     let header = crate::bpf::header_of(bytes)?;
@@ -84,7 +87,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     let extra = rest.get(..usize::from(header.extra_bytes))?;
     let content = match header.r#type {
         1 => Content::Behaviour {
-            slot: (header.slot != u32::MAX).then_some(header.slot),
+            slot: slot_of(header.slot)?,
             key: key_of(&header)?,
             path,
             extra,
@@ -104,6 +107,15 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
         exe: header.key.exe,
         content,
     })
+}
+
+/// The place where later events are counted, if there is one. Beyond every map is nonsense.
+fn slot_of(slot: u32) -> Option<Option<u32>> {
+    match slot {
+        u32::MAX => Some(None),
+        slot if slot < SLOTS_MAX => Some(Some(slot)),
+        _ => None,
+    }
 }
 
 fn key_of(header: &types::record) -> Option<Key> {

@@ -507,7 +507,7 @@ fn is_past(since_ns: u64, time: Duration, now_ns: u64) -> bool {
 }
 
 /// Takes records, each with its length before it, to where they belong.
-fn take(
+pub(crate) fn take(
     records: Vec<u8>,
     clock: Clock,
     table: &mut Table,
