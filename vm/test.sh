@@ -3,14 +3,14 @@
 # Tests the sensor on stock Debian kernels: boots those of kernels.list (all, or those named),
 # each with and without bpf among its security modules, and runs guest/test.sh in them. With
 # --quick, only one kernel is booted without bpf.
-# ETHOGRAM_BIN_DIR: a folder with ethogram, actor, truth-compare and matrix; they are built without it.
+# ETHOGRAM_BIN_DIR: a folder with these programs, which are built without it.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 
 # A guest needs two to four minutes on an idle machine.
 guest_time_s=1200
 quick_kernel=6.12
-programs=(ethogram actor truth-compare matrix)
+programs=(ethogram actor resolver truth-compare matrix)
 other_lsms=landlock,lockdown,yama,apparmor
 
 quick=

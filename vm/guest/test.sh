@@ -32,15 +32,15 @@ row() {
 }
 
 has_smoke_rows() {
-    check 'a program was run' row process /bin/busybox ,,,,,,,,Allow,
-    check 'a file was read' row file /etc/hosts ,,,,,,read,,Allow,1,
-    check 'a file was made' row file /data/made ',,,,,,"read,write,create",,Allow,1,'
-    check 'a file was removed' row file /data/made ,,,,,,delete,as-requested,Allow,1,
-    check 'a read was refused' row file /vm/refused ,,,,,,read,as-requested,Deny,1,
-    check 'a connection went out' row egress 127.0.0.1 TCP,4000,,,,,,,Allow,1,
-    check 'a connection came in' row ingress 127.0.0.1 TCPv6,4000,,,,,,,Allow,1,
-    check 'a port was bound' row bind :: TCPv6,4000,,,,,,,Allow,1,
-    check 'a port was listened on' row bind :: TCPv6,4000,,,,,listen,,Allow,1,
+    check 'a program was run' row process /bin/busybox ,,,,,,,,,Allow,
+    check 'a file was read' row file /etc/hosts ,,,,,,,read,,Allow,1,
+    check 'a file was made' row file /data/made ',,,,,,,"read,write,create",,Allow,1,'
+    check 'a file was removed' row file /data/made ,,,,,,,delete,as-requested,Allow,1,
+    check 'a read was refused' row file /vm/refused ,,,,,,,read,as-requested,Deny,1,
+    check 'a connection went out' row egress 127.0.0.1 TCP,4000,,,,,,,,Allow,1,
+    check 'a connection came in' row ingress 127.0.0.1 TCPv6,4000,,,,,,,,Allow,1,
+    check 'a port was bound' row bind :: TCPv6,4000,,,,,,,,Allow,1,
+    check 'a port was listened on' row bind :: TCPv6,4000,,,,,,listen,,Allow,1,
 }
 
 # records_truth HOOKS
@@ -70,6 +70,20 @@ refuses_clearly() {
         cat /tmp/refused && grep -qi kernel /tmp/refused && grep -q "$(uname -r)" /tmp/refused
 }
 
+# names_addresses HOOKS: every address has the names that the workload says, and no other.
+names_addresses() {
+    ethogram record -q --hooks "$1" -o "/data/names-$1.db" -- resolver >/tmp/names.truth &&
+        ethogram summary --db "/data/names-$1.db" -o csv --fold none -t egress >/tmp/names.csv &&
+        while read -r address names; do
+            [ "$names" = "${names#*,}" ] || continue # two names: their order is the tests' business
+            grep -qF ",$address,UDP,9,,,,,$names,," /tmp/names.csv || {
+                echo "no row for $address with the name '$names'"
+                cat /tmp/names.csv
+                return 1
+            }
+        done </tmp/names.truth
+}
+
 uname -a
 echo "security modules: $(cat /sys/kernel/security/lsm)"
 check 'the boot has the security modules asked for' has_wanted_lsm
@@ -95,5 +109,6 @@ for hooks in tracepoint trampoline; do
     check "the summary of $operations operations by $hooks hooks equals their truth" \
         records_truth $hooks
     check "every way is seen by $hooks hooks, or a stated blind spot" covers $hooks
+    check "addresses have the names that were asked for by $hooks hooks" names_addresses $hooks
 done
 exit $failures

@@ -8,7 +8,7 @@
 use crate::{
     problem::Problem,
     rows::Rows,
-    schema::{CONTAINER, ENDPOINT, LOSS, OBSERVATION, RUN},
+    schema::{CONTAINER, ENDPOINT, LOSS, OBSERVATION, RESOLUTION, RUN},
     server::Server,
 };
 use std::{
@@ -26,6 +26,7 @@ const GATHERED_ROWS_MAX: usize = 500_000;
 /// "watched until" is not said before what was seen until then is there.
 pub(crate) fn insert(server: &Server, batch: &Rows) -> Result<(), Problem> {
     server.insert(&ENDPOINT, &batch.endpoints)?;
+    server.insert(&RESOLUTION, &batch.resolutions)?;
     server.insert(&CONTAINER, &batch.containers)?;
     server.insert(&LOSS, &batch.losses)?;
     server.insert(&OBSERVATION, &batch.observations)?;

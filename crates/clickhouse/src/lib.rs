@@ -61,7 +61,8 @@ pub use schema::{SCHEMA_VERSION, Table, create_statements};
 
 use batch::Batcher;
 use ethogram_model::{
-    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Resolution, Run, Selection,
+    Timestamp,
 };
 use ethogram_store::{KeptContainer, Limits, Overview, Removed, Report, Stats, Store, StoreError};
 use rows::{Arrivals, Rows};
@@ -138,6 +139,10 @@ impl Store for ClickHouseStore {
 
     fn endpoints(&self, ips: Option<&[IpAddr]>) -> Result<Vec<Endpoint>, StoreError> {
         read::endpoints(&self.server, ips).map_err(|p| p.at(self.server.endpoint()))
+    }
+
+    fn resolutions(&self, selection: &Selection) -> Result<Vec<Resolution>, StoreError> {
+        read::resolutions(&self.server, selection).map_err(|p| p.at(self.server.endpoint()))
     }
 
     fn runs(&self) -> Result<Vec<Run>, StoreError> {

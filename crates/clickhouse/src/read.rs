@@ -12,7 +12,7 @@ use crate::{
 use clickhouse::Row;
 use ethogram_model::{
     Access, Behaviour, BootId, ContainerKey, Endpoint, Kind, Loss, LossReason, Name, Observation,
-    Protocol, Run, Selection, Status, Tally, Timestamp,
+    Protocol, Resolution, Run, Selection, Status, Tally, Timestamp,
 };
 use ethogram_store::{KeptContainer, Overview, Stats};
 use serde::Deserialize;
@@ -370,6 +370,80 @@ pub(crate) fn endpoints(server: &Server, ips: Option<&[IpAddr]>) -> Result<Vec<E
         .collect::<Result<Vec<_>, _>>()?;
     endpoints.sort_by_key(|endpoint| (endpoint.ip, endpoint.from));
     Ok(endpoints)
+}
+
+#[derive(Row, Deserialize)]
+struct ResolutionRow {
+    boot: String,
+    cgroup: u64,
+    incarnation: u32,
+    ip: String,
+    name: String,
+    began: i64,
+    seen: i64,
+}
+
+pub(crate) fn resolutions(
+    server: &Server,
+    selection: &Selection,
+) -> Result<Vec<Resolution>, Problem> {
+    let mut resolutions = Vec::new();
+    for keys in selected(server, selection)?.chunks(CONTAINERS_PER_QUERY) {
+        resolutions.extend(resolutions_where(server, &of_containers(keys), "1")?);
+    }
+    Ok(resolutions)
+}
+
+/// Resolutions by a condition on their rows, and one on what is joined.
+pub(crate) fn resolutions_where(
+    server: &Server,
+    condition: &str,
+    having: &str,
+) -> Result<Vec<Resolution>, Problem> {
+    let rows: Vec<ResolutionRow> = server.select(&resolutions_sql(condition, having))?;
+    rows.into_iter().map(resolution).collect()
+}
+
+pub(crate) fn resolutions_sql(condition: &str, having: &str) -> String {
+    format!(
+        "SELECT {CONTAINER}, ip, name, minMerge(first_ns) AS began, maxMerge(last_ns) AS seen \
+         FROM resolution WHERE {condition} GROUP BY {CONTAINER}, ip, name HAVING {having}"
+    )
+}
+
+fn resolution(row: ResolutionRow) -> Result<Resolution, Problem> {
+    Ok(Resolution {
+        container: key(&row.boot, row.cgroup, row.incarnation),
+        ip: row
+            .ip
+            .parse()
+            .map_err(|_| Problem::Damaged(format!("{:?} is no address", row.ip)))?,
+        name: Name::from_escaped(&row.name),
+        first: Timestamp(row.began),
+        last: Timestamp(row.seen),
+    })
+}
+
+#[derive(Row, Deserialize)]
+struct TargetRow {
+    boot: String,
+    cgroup: u64,
+    incarnation: u32,
+    target: String,
+}
+
+/// Whom containers talked to.
+pub(crate) fn egress_targets(
+    server: &Server,
+    keys: &[ContainerKey],
+) -> Result<HashSet<(ContainerKey, String)>, Problem> {
+    let rows: Vec<TargetRow> = server.select(&format!(
+        "SELECT {CONTAINER}, target FROM observation WHERE {} AND kind = {} GROUP BY {CONTAINER}, target",
+        of_containers(keys),
+        Kind::Egress.number()
+    ))?;
+    let target = |row: TargetRow| (key(&row.boot, row.cgroup, row.incarnation), row.target);
+    Ok(rows.into_iter().map(target).collect())
 }
 
 /// All that was said of endpoints, endpoint by endpoint.

@@ -62,6 +62,7 @@ fn remove_older_than(
     removed: &mut Removed,
 ) -> Result<(), Problem> {
     remove_rows_before(server, cutoff, removed)?;
+    remove_resolutions(server, cutoff, removed)?;
     remove_gone_containers(server, cutoff, removed)?;
     remove_endpoints(server, cutoff, removed)?;
     remove_runs(server, cutoff, removed)
@@ -234,11 +235,48 @@ fn remove_containers(
     if rows > 0 {
         delete(server, &schema::OBSERVATION, &condition)?;
     }
-    for table in [schema::LOSS, schema::CONTAINER, schema::HISTORY] {
+    for table in [
+        schema::LOSS,
+        schema::RESOLUTION,
+        schema::CONTAINER,
+        schema::HISTORY,
+    ] {
         delete(server, &table, &condition)?;
     }
     removed.rows += rows;
     removed.containers += gone.len() as u64;
+    Ok(())
+}
+
+/// Removes names that were last told before the cutoff, but for those that a row still wants.
+fn remove_resolutions(
+    server: &Server,
+    cutoff: Timestamp,
+    removed: &mut Removed,
+) -> Result<(), Problem> {
+    let old = read::resolutions_where(server, "1", &format!("seen < {}", cutoff.0))?;
+    let mut containers: Vec<_> = old.iter().map(|old| old.container.clone()).collect();
+    containers.sort();
+    containers.dedup();
+    let mut wanted = HashSet::new();
+    for containers in containers.chunks(CONTAINERS_PER_COUNT) {
+        wanted.extend(read::egress_targets(server, containers)?);
+    }
+    let gone: Vec<_> = old
+        .into_iter()
+        .filter(|old| !wanted.contains(&(old.container.clone(), old.ip.to_string())))
+        .collect();
+    for gone in gone.chunks(KEYS_PER_REMOVAL) {
+        let keys = gone.iter().map(|gone| {
+            let (boot, ip) = (quoted(gone.container.boot.as_str()), gone.ip);
+            let (cgroup, incarnation) = (gone.container.cgroup, gone.container.incarnation);
+            let name = quoted(gone.name.as_str());
+            format!("({boot}, {cgroup}, {incarnation}, '{ip}', {name})")
+        });
+        let condition = format!("({CONTAINER}, ip, name) IN {}", sql::list(keys));
+        delete(server, &schema::RESOLUTION, &condition)?;
+    }
+    removed.resolutions += gone.len() as u64;
     Ok(())
 }
 

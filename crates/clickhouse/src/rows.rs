@@ -1,7 +1,7 @@
 //! Reports as rows, in the order of the tables' columns.
 
 use clickhouse::Row;
-use ethogram_model::{Container, ContainerKey, Endpoint, Loss, Observation, Run};
+use ethogram_model::{Container, ContainerKey, Endpoint, Loss, Observation, Resolution, Run};
 use ethogram_store::Report;
 use serde::Serialize;
 use std::{
@@ -129,6 +129,17 @@ pub(crate) struct EndpointRow {
 }
 
 #[derive(Row, Serialize)]
+pub(crate) struct ResolutionRow {
+    boot: String,
+    cgroup: u64,
+    incarnation: u32,
+    ip: String,
+    name: String,
+    first_ns: State<i64>,
+    last_ns: State<i64>,
+}
+
+#[derive(Row, Serialize)]
 pub(crate) struct HistoryRow {
     boot: String,
     cgroup: u64,
@@ -156,6 +167,7 @@ pub(crate) struct Rows {
     pub(crate) containers: Vec<ContainerRow>,
     pub(crate) runs: Vec<RunRow>,
     pub(crate) endpoints: Vec<EndpointRow>,
+    pub(crate) resolutions: Vec<ResolutionRow>,
 }
 
 impl Rows {
@@ -184,6 +196,7 @@ impl Rows {
                 .iter()
                 .map(|e| endpoint_row(e, arrived_ns))
                 .collect(),
+            resolutions: report.resolutions.iter().map(resolution_row).collect(),
         }
     }
 
@@ -214,6 +227,7 @@ impl Rows {
             + self.containers.len()
             + self.runs.len()
             + self.endpoints.len()
+            + self.resolutions.len()
     }
 
     pub(crate) fn append(&mut self, mut other: Self) {
@@ -222,6 +236,7 @@ impl Rows {
         self.containers.append(&mut other.containers);
         self.runs.append(&mut other.runs);
         self.endpoints.append(&mut other.endpoints);
+        self.resolutions.append(&mut other.resolutions);
     }
 }
 
@@ -231,6 +246,7 @@ fn only_counted(report: &Report) -> impl Iterator<Item = &ContainerKey> {
     let observed = report.observations.iter().map(|o| &o.container);
     let counted: BTreeSet<&ContainerKey> = observed
         .chain(report.losses.iter().map(|(key, _)| key))
+        .chain(report.resolutions.iter().map(|r| &r.container))
         .collect();
     counted
         .into_iter()
@@ -336,6 +352,19 @@ fn endpoint_row(endpoint: &Endpoint, arrived_ns: i64) -> EndpointRow {
         until_ns: endpoint.until.map_or(NOT_YET_NS, |time| time.0),
         arrived_first_ns: state(arrived_ns),
         arrived_last_ns: state(arrived_ns),
+    }
+}
+
+fn resolution_row(resolution: &Resolution) -> ResolutionRow {
+    let container = &resolution.container;
+    ResolutionRow {
+        boot: container.boot.as_str().into(),
+        cgroup: container.cgroup,
+        incarnation: container.incarnation,
+        ip: resolution.ip.to_string(),
+        name: resolution.name.as_str().into(),
+        first_ns: state(resolution.first.0),
+        last_ns: state(resolution.last.0),
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 /// The version of the tables this program writes and reads. A newer one adds the
 /// statements that lead there from the one before to [`bring_up_to_date`].
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A table.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +91,16 @@ pub(crate) const ENDPOINT: Table = Table {
     index_granularity: 1024,
 };
 
+/// What name servers told containers. Since version 2.
+pub(crate) const RESOLUTION: Table = Table {
+    name: "resolution",
+    key: "boot String, cgroup UInt64, incarnation UInt32, ip String, name String",
+    index: BY_CONTAINER,
+    joined: "first_ns AggregateFunction(min, Int64), last_ns AggregateFunction(max, Int64)",
+    shard_by: BY_CONTAINER,
+    index_granularity: 1024,
+};
+
 /// Since when a container's history is whole; the row without a boot is the store's.
 pub(crate) const HISTORY: Table = Table {
     name: "history",
@@ -114,18 +124,27 @@ const VERSION: Table = Table {
 const ARRIVED: &str = "arrived_first_ns AggregateFunction(min, Int64), \
                        arrived_last_ns AggregateFunction(max, Int64)";
 
-const TABLES: [Table; 7] = [
+const TABLES: [Table; 8] = [
     OBSERVATION,
     LOSS,
     CONTAINER,
     RUN,
     ENDPOINT,
+    RESOLUTION,
     HISTORY,
     VERSION,
 ];
 
 /// The tables that hold what was reported, in the order in which they may be emptied.
-pub(crate) const DATA: [Table; 6] = [OBSERVATION, LOSS, CONTAINER, RUN, ENDPOINT, HISTORY];
+pub(crate) const DATA: [Table; 7] = [
+    OBSERVATION,
+    LOSS,
+    CONTAINER,
+    RUN,
+    ENDPOINT,
+    RESOLUTION,
+    HISTORY,
+];
 
 #[derive(Row, Serialize)]
 struct VersionRow {

@@ -6,7 +6,7 @@ use crate::{
 };
 use ethogram_model::{
     Access, Behaviour, BootId, Container, ContainerKey, Endpoint, Kind, Labels, Loss, LossReason,
-    Name, Observation, Protocol, Run, Runtime, Status, Tally, Timestamp, Workload,
+    Name, Observation, Protocol, Resolution, Run, Runtime, Status, Tally, Timestamp, Workload,
 };
 use ethogram_store::{Changes, ContainerChanges, Report};
 use std::{
@@ -27,6 +27,7 @@ pub(crate) fn encode(changes: &Changes, clock: Timestamp, numbers: &mut Numbers)
     let containers = changes.containers.iter();
     let endpoints = changes.endpoints.iter();
     let runs = changes.runs.iter();
+    let resolutions = changes.resolutions.iter();
     proto::Batch {
         clock_ns: clock.0,
         caught_up: changes.position.is_at_rest(),
@@ -36,6 +37,7 @@ pub(crate) fn encode(changes: &Changes, clock: Timestamp, numbers: &mut Numbers)
             .collect(),
         endpoints: endpoints.map(|e| encode_endpoint(e, numbers)).collect(),
         runs: runs.map(|r| encode_run(r, numbers)).collect(),
+        resolutions: resolutions.map(|r| encode_resolution(r, numbers)).collect(),
         strings: numbers.take_new(),
         ..proto::Batch::default()
     }
@@ -113,12 +115,28 @@ fn encode_observation(
     }
 }
 
+fn encode_ip(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+fn encode_resolution(resolution: &Resolution, numbers: &mut Numbers) -> proto::Resolution {
+    proto::Resolution {
+        boot_string: numbers.number(resolution.container.boot.as_str()),
+        cgroup: resolution.container.cgroup,
+        incarnation: resolution.container.incarnation,
+        ip: encode_ip(resolution.ip),
+        name: resolution.name.as_str().to_owned(),
+        first_ns: resolution.first.0,
+        last_ns: resolution.last.0,
+    }
+}
+
 fn encode_endpoint(endpoint: &Endpoint, numbers: &mut Numbers) -> proto::Endpoint {
     proto::Endpoint {
-        ip: match endpoint.ip {
-            IpAddr::V4(ip) => ip.octets().to_vec(),
-            IpAddr::V6(ip) => ip.octets().to_vec(),
-        },
+        ip: encode_ip(endpoint.ip),
         name_string: numbers.number(&endpoint.name),
         namespace_string: numbers.number(&endpoint.namespace),
         label_strings: encode_labels(&endpoint.labels, numbers),
@@ -235,6 +253,14 @@ pub(crate) fn decode(
         }
         report.containers.push(described);
     }
+    for resolution in &batch.resolutions {
+        let boot = text(strings, resolution.boot_string)?;
+        let report = by_boot
+            .entry(boot)
+            .or_insert_with(|| Report::empty(origin.source(boot, earlier)));
+        let decoded = decode_resolution(resolution, origin.boot(boot))?;
+        report.resolutions.push(decoded);
+    }
     for run in &batch.runs {
         let run = decode_run(run, strings, origin)?;
         decoded.reports.push(Report::empty(run));
@@ -345,20 +371,40 @@ fn decode_observation(
 }
 
 fn decode_endpoint(endpoint: &proto::Endpoint, strings: &Strings) -> Result<Endpoint, Malformed> {
-    let ip = if let Ok(octets) = <[u8; 4]>::try_from(&*endpoint.ip) {
-        Ipv4Addr::from(octets).into()
-    } else if let Ok(octets) = <[u8; 16]>::try_from(&*endpoint.ip) {
-        Ipv6Addr::from(octets).into()
-    } else {
-        return Err(Malformed("an address of neither 4 nor 16 bytes"));
-    };
     Ok(Endpoint {
-        ip,
+        ip: decode_ip(&endpoint.ip)?,
         name: text(strings, endpoint.name_string)?.to_owned(),
         namespace: text(strings, endpoint.namespace_string)?.to_owned(),
         labels: decode_labels(strings, &endpoint.label_strings)?,
         from: Timestamp(endpoint.from_ns),
         until: endpoint.until_ns.map(Timestamp),
+    })
+}
+
+fn decode_ip(bytes: &[u8]) -> Result<IpAddr, Malformed> {
+    if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
+        Ok(Ipv4Addr::from(octets).into())
+    } else if let Ok(octets) = <[u8; 16]>::try_from(bytes) {
+        Ok(Ipv6Addr::from(octets).into())
+    } else {
+        Err(Malformed("an address of neither 4 nor 16 bytes"))
+    }
+}
+
+fn decode_resolution(
+    resolution: &proto::Resolution,
+    boot: BootId,
+) -> Result<Resolution, Malformed> {
+    Ok(Resolution {
+        container: ContainerKey {
+            boot,
+            cgroup: resolution.cgroup,
+            incarnation: resolution.incarnation,
+        },
+        ip: decode_ip(&resolution.ip)?,
+        name: Name::from_escaped(&resolution.name),
+        first: Timestamp(resolution.first_ns),
+        last: Timestamp(resolution.last_ns),
     })
 }
 

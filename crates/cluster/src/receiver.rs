@@ -466,6 +466,12 @@ fn apply_one_by_one(store: &dyn Store, report: Report) -> Result<u64, StoreError
         let part = parts.entry(key.clone()).or_insert_with(new);
         part.losses.push((key, loss));
     }
+    for resolution in report.resolutions {
+        let part = parts
+            .entry(resolution.container.clone())
+            .or_insert_with(new);
+        part.resolutions.push(resolution);
+    }
     let mut refused = 0;
     for part in parts.into_values() {
         match store.apply(&part) {
@@ -483,7 +489,8 @@ fn apply_one_by_one(store: &dyn Store, report: Report) -> Result<u64, StoreError
 
 /// Rows of a report, each container counting as one.
 fn rows_of(report: &Report) -> u64 {
-    (report.containers.len() + report.observations.len() + report.losses.len()) as u64
+    let rows = report.observations.len() + report.losses.len() + report.resolutions.len();
+    (report.containers.len() + rows) as u64
 }
 
 /// Takes containers out of a report; how many rows these have.
@@ -498,6 +505,9 @@ fn remove(report: &mut Report, is_removed: impl Fn(&ContainerKey) -> bool) -> u6
     report
         .losses
         .retain(|(container, _)| !is_removed(container));
+    report
+        .resolutions
+        .retain(|resolution| !is_removed(&resolution.container));
     before - rows_of(report)
 }
 
@@ -524,7 +534,7 @@ fn row_count(batch: &proto::Batch) -> usize {
         .iter()
         .map(|c| c.observations.len())
         .sum::<usize>();
-    observations + batch.endpoints.len() + batch.runs.len()
+    observations + batch.endpoints.len() + batch.resolutions.len() + batch.runs.len()
 }
 
 fn refusal_word(reason: Reason) -> &'static str {

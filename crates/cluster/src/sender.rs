@@ -493,7 +493,10 @@ impl Session<'_> {
             ..batch::encode(changes, clock, &mut self.numbers)
         };
         let observations = changes.containers.iter().map(|c| c.observations.len());
-        let rows = observations.sum::<usize>() + changes.endpoints.len() + changes.runs.len();
+        let rows = observations.sum::<usize>()
+            + changes.endpoints.len()
+            + changes.resolutions.len()
+            + changes.runs.len();
         self.in_flight.push_back(InFlight {
             sequence: self.sequence,
             position: self.position,

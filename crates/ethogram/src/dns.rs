@@ -86,7 +86,8 @@ fn for_nameless_rows(document: &mut Document, mut visit: impl FnMut(IpAddr, &mut
         for kind in [Kind::Ingress, Kind::Egress] {
             for row in subject.tables.get_mut(&Table(kind)).into_iter().flatten() {
                 let address = row.target.as_str().parse().ok().filter(is_elsewhere);
-                if let Some(address) = address.filter(|_| row.peer.is_empty()) {
+                let nameless = row.peer.is_empty() && row.dns_names.is_empty();
+                if let Some(address) = address.filter(|_| nameless) {
                     visit(address, row);
                 }
             }

@@ -26,7 +26,8 @@ use std::{
 
 use ethogram_kubernetes::{Client, Event, Names, Scope, Uid, Updates, Watch};
 use ethogram_model::{
-    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Resolution, Run, Selection,
+    Timestamp,
 };
 use ethogram_store::{KeptContainer, Limits, Overview, Removed, Report, Stats, Store, StoreError};
 use tokio::time::sleep;
@@ -197,6 +198,10 @@ impl Store for NamedStore {
 
     fn endpoints(&self, ips: Option<&[IpAddr]>) -> Result<Vec<Endpoint>, StoreError> {
         self.store.endpoints(ips)
+    }
+
+    fn resolutions(&self, selection: &Selection) -> Result<Vec<Resolution>, StoreError> {
+        self.store.resolutions(selection)
     }
 
     fn runs(&self) -> Result<Vec<Run>, StoreError> {

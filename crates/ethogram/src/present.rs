@@ -33,6 +33,7 @@ pub(crate) fn document(store: &dyn Store, question: &Question) -> Result<Documen
         containers: &containers,
         observations: &observations,
         endpoints: &store.endpoints(Some(&met))?,
+        resolutions: &store.resolutions(&whole)?,
         losses: &store.losses(&whole)?,
         runs: &store.runs_around(&boots)?,
         kept_since,

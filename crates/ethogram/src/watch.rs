@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -12,9 +13,9 @@ use ethogram_identity::{
 };
 use ethogram_model::{
     Access, Behaviour, BootId, Container, ContainerKey, Folding, Loss, LossReason, Name,
-    Observation, Run, Tally, Timestamp,
+    Observation, Resolution, Run, Tally, Timestamp,
 };
-use ethogram_sensor::{CgroupChange, Change, HookSet, Sensor, Update, V1Controller};
+use ethogram_sensor::{CgroupChange, Change, HookSet, Resolved, Sensor, Update, V1Controller};
 use ethogram_store::Report;
 use tokio::runtime::Handle;
 
@@ -30,8 +31,25 @@ const FORGET_AFTER: Duration = Duration::from_secs(5);
 /// reported under their bare cgroups at once.
 const UNPLACED_MAX: usize = 100_000;
 
-/// What a cgroup did, with an example of each.
-type Rows = HashMap<Behaviour, (Tally, Name)>;
+/// What is known of a cgroup whose container is not known yet.
+struct Unplaced {
+    /// Since when it waits.
+    since: Timestamp,
+    /// What it did, with an example of each.
+    rows: HashMap<Behaviour, (Tally, Name)>,
+    /// What name servers told it.
+    resolved: HashMap<(IpAddr, Name), Resolved>,
+}
+
+impl Unplaced {
+    fn new(since: Timestamp) -> Self {
+        Self {
+            since,
+            rows: HashMap::new(),
+            resolved: HashMap::new(),
+        }
+    }
+}
 
 /// Several cgroups may count for a container, and each has a budget of its own. What folded
 /// in one is counted as folded in all: counts are told as sums over the cgroups, and one
@@ -82,8 +100,8 @@ pub(crate) struct Watch {
     tracking: HashMap<u64, Tracking>,
     /// Cgroups that count for a container: its own and those nested in it.
     members: HashMap<ContainerKey, BTreeSet<u64>>,
-    /// Changes of cgroups whose container is not known yet, and since when they wait.
-    unplaced: HashMap<u64, (Timestamp, Rows)>,
+    /// Cgroups whose container is not known yet.
+    unplaced: HashMap<u64, Unplaced>,
     /// What folded in any cgroup of a container.
     foldings: HashMap<ContainerKey, Foldings>,
     /// Losses by container, reason and cgroup.
@@ -123,6 +141,24 @@ fn new_run(boot: BootId, node: String, hooks: HookSet) -> Run {
         last_alive: started,
         ended_cleanly: false,
     }
+}
+
+fn resolution(container: ContainerKey, resolved: Resolved) -> Resolution {
+    Resolution {
+        container,
+        ip: resolved.ip,
+        name: resolved.name,
+        first: resolved.first,
+        last: resolved.last,
+    }
+}
+
+fn resolutions(
+    container: &ContainerKey,
+    resolved: HashMap<(IpAddr, Name), Resolved>,
+) -> impl Iterator<Item = Resolution> + '_ {
+    let resolved = resolved.into_values();
+    resolved.map(|resolved| resolution(container.clone(), resolved))
 }
 
 impl Watch {
@@ -249,11 +285,14 @@ impl Watch {
         for change in update.changes {
             self.place_or_keep(change, time, report);
         }
+        for resolved in update.resolved {
+            self.place_or_keep_name(resolved, time, report);
+        }
         let waiting: Vec<u64> = self.unplaced.keys().copied().collect();
         let crowded = self
             .unplaced
             .values()
-            .map(|(_, rows)| rows.len())
+            .map(|waiting| waiting.rows.len() + waiting.resolved.len())
             .sum::<usize>()
             > UNPLACED_MAX;
         for cgroup in waiting {
@@ -291,12 +330,26 @@ impl Watch {
                 report.observations.push(self.observe(key, cgroup, counted));
             }
             None => {
-                let (_, rows) = self
-                    .unplaced
-                    .entry(cgroup)
-                    .or_insert_with(|| (time, HashMap::new()));
-                rows.insert(behaviour, (tally, example));
+                let waiting = self.unplaced.entry(cgroup);
+                let waiting = waiting.or_insert_with(|| Unplaced::new(time));
+                waiting.rows.insert(behaviour, (tally, example));
             }
+        }
+    }
+
+    fn place_or_keep_name(&mut self, resolved: Resolved, time: Timestamp, report: &mut Report) {
+        let cgroup = resolved.cgroup;
+        if self.tracking.get(&cgroup) == Some(&Tracking::Ignore) {
+            return;
+        }
+        if let Some(container) = self.identity.container_of(cgroup) {
+            let resolution = resolution(container.key.clone(), resolved);
+            report.resolutions.push(resolution);
+        } else {
+            let waiting = self.unplaced.entry(cgroup);
+            let waiting = waiting.or_insert_with(|| Unplaced::new(time));
+            let key = (resolved.ip, resolved.name.clone());
+            waiting.resolved.insert(key, resolved);
         }
     }
 
@@ -351,16 +404,21 @@ impl Watch {
 
     /// Reports what waited for a container that is known by now, or for too long.
     fn place_kept(&mut self, cgroup: u64, time: Timestamp, crowded: bool, report: &mut Report) {
-        let Some((since, _)) = self.unplaced.get(&cgroup) else {
+        let Some(waiting) = self.unplaced.get(&cgroup) else {
             return;
         };
-        let late = time.0 - since.0 > PLACE_WITHIN.as_nanos() as i64;
+        let late = time.0 - waiting.since.0 > PLACE_WITHIN.as_nanos() as i64;
         if self.tracking.get(&cgroup) == Some(&Tracking::Ignore) {
             self.unplaced.remove(&cgroup);
         } else if let Some(key) = self.identity.container_of(cgroup).map(|c| c.key.clone()) {
-            let (_, rows) = self.unplaced.remove(&cgroup).unwrap_or_default();
-            self.heed(&key, rows.keys());
-            for (behaviour, (tally, example)) in rows {
+            let Some(waiting) = self.unplaced.remove(&cgroup) else {
+                return;
+            };
+            report
+                .resolutions
+                .extend(resolutions(&key, waiting.resolved));
+            self.heed(&key, waiting.rows.keys());
+            for (behaviour, (tally, example)) in waiting.rows {
                 let counted = Counted {
                     behaviour,
                     tally,
@@ -378,7 +436,12 @@ impl Watch {
 
     /// Reports what is known of a cgroup without a container, as a container without a name.
     fn place_bare(&mut self, cgroup: u64, report: &mut Report) {
-        let Some((since, rows)) = self.unplaced.remove(&cgroup) else {
+        let Some(Unplaced {
+            since,
+            rows,
+            resolved,
+        }) = self.unplaced.remove(&cgroup)
+        else {
             return;
         };
         let key = ContainerKey {
@@ -389,6 +452,7 @@ impl Watch {
         let mut container = Container::unknown(key.clone(), Name::default(), since);
         container.node.clone_from(&self.run.node);
         report.containers.push(container);
+        report.resolutions.extend(resolutions(&key, resolved));
         for (behaviour, (tally, example)) in rows {
             report.observations.push(Observation {
                 container: key.clone(),

@@ -30,7 +30,7 @@ pub use container::{BootId, Container, ContainerKey, Labels, Runtime, Workload};
 pub use fold::{Fold, Folder, ParseFoldError};
 pub use loss::{Loss, LossReason};
 pub use name::Name;
-pub use observation::{Endpoint, Observation};
+pub use observation::{Endpoint, Observation, Resolution};
 pub use place::Place;
 pub use run::Run;
 pub use selection::Selection;

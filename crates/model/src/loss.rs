@@ -23,6 +23,9 @@ pub enum LossReason {
     /// A source of events that is not our own sensor said that it left some out. It does not
     /// say how many: each time counts once, so it is the least that is missing.
     Upstream = 6,
+    /// An answer of a name server could not be taken in. That is no event: every row is
+    /// counted, but beside an address a name may be missing.
+    Names = 7,
 }
 
 impl LossReason {
@@ -35,7 +38,14 @@ impl LossReason {
         Self::Store,
         Self::Unattributed,
         Self::Upstream,
+        Self::Names,
     ];
+
+    /// Whether it stands for events that rows lack. (A name is no event.)
+    #[must_use]
+    pub const fn is_of_events(self) -> bool {
+        !matches!(self, Self::Names)
+    }
 
     /// The number that the kernel side and stores keep.
     #[must_use]
@@ -60,6 +70,7 @@ impl LossReason {
             Self::Store => "store",
             Self::Unattributed => "unattributed",
             Self::Upstream => "upstream",
+            Self::Names => "names",
         }
     }
 }

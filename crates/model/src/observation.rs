@@ -34,3 +34,20 @@ pub struct Endpoint {
     /// Until when; `None` while it still holds.
     pub until: Option<Timestamp>,
 }
+
+/// A name that a container's program asked a name server for, with an address it was given.
+///
+/// It has no count: first and last join by min and max, so taking it twice changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Who asked.
+    pub container: ContainerKey,
+    /// The address.
+    pub ip: IpAddr,
+    /// The name, in small letters and without the last dot.
+    pub name: Name,
+    /// When it was first told.
+    pub first: Timestamp,
+    /// When it was last told, to a minute.
+    pub last: Timestamp,
+}

@@ -3,6 +3,7 @@
 
 mod completeness;
 mod peers;
+mod resolved;
 mod subjects;
 
 pub use completeness::{Completeness, Gap};
@@ -11,10 +12,11 @@ pub use subjects::{Group, Subject};
 
 use crate::{
     Access, Behaviour, Container, ContainerKey, Endpoint, Fold, Folder, Folding, Kind, Loss, Name,
-    Observation, Protocol, Run, Selection, Status, Tally, Timestamp,
+    Observation, Protocol, Resolution, Run, Selection, Status, Tally, Timestamp,
 };
 use completeness::Watches;
 use peers::Peers;
+use resolved::{Names, Resolved};
 use std::{borrow::Cow, collections::HashMap};
 
 /// Everything a summary is computed from. What belongs to containers that are not listed
@@ -28,6 +30,8 @@ pub struct Facts<'a> {
     pub observations: &'a [Observation],
     /// Who had which address when.
     pub endpoints: &'a [Endpoint],
+    /// What name servers told the containers.
+    pub resolutions: &'a [Resolution],
     /// What is known to be missing.
     pub losses: &'a [(ContainerKey, Loss)],
     /// When somebody watched.
@@ -76,6 +80,9 @@ pub struct Row {
     pub marks: Access,
     /// Who has the target's address, if known.
     pub peer: Option<Peer>,
+    /// Names that the container was given the target's address for: what its programs asked
+    /// for, as far as that was seen. The one told last comes first.
+    pub dns_names: Vec<Name>,
     /// How often in all.
     pub tally: Tally,
     /// Arguments of the first sighting that has any.
@@ -109,12 +116,13 @@ pub fn summarize(facts: &Facts, options: &SummaryOptions, now: Timestamp) -> Sum
 
     let peers = Peers::new(facts.endpoints);
     let watches = Watches::new(facts.runs, now);
+    let resolved = Resolved::new(facts.resolutions);
     let subjects = groups
         .drain(..)
         .zip(observations)
         .zip(losses)
         .map(|((containers, observations), losses)| {
-            let rows = rows(&observations, options, &peers);
+            let rows = rows(&observations, options, &peers, &resolved);
             let completeness = Completeness::new(&containers, &losses, &watches, facts.kept_since);
             Subject::new(&containers, options, rows, completeness)
         })
@@ -162,11 +170,17 @@ fn folded_at_source<'a>(observations: &[&'a Observation]) -> Vec<Cow<'a, Observa
 }
 
 /// Folds, merges and sorts the observations of one subject.
-fn rows(observations: &[&Observation], options: &SummaryOptions, peers: &Peers) -> Vec<Row> {
+fn rows(
+    observations: &[&Observation],
+    options: &SummaryOptions,
+    peers: &Peers,
+    resolved: &Resolved,
+) -> Vec<Row> {
     let observations = folded_at_source(observations);
     let folder = Folder::decide(options.fold, observations.iter().map(|o| &o.behaviour));
     let mut at_key = HashMap::<RowKey, usize>::new();
     let mut rows = Vec::<Row>::new();
+    let mut names = Vec::<Names>::new();
     for observation in &observations {
         if !options.selection.selects_observation(observation) {
             continue;
@@ -174,13 +188,17 @@ fn rows(observations: &[&Observation], options: &SummaryOptions, peers: &Peers) 
         let peer = peers.of(observation);
         let key = row_key(observation, options.fold, &folder, peer);
         let target = key.target;
-        match at_key.get(&key) {
-            Some(&at) => rows[at].take_in(observation, peer),
-            None => {
-                at_key.insert(key, rows.len());
-                rows.push(Row::new(observation, target, peer));
-            }
+        let at = *at_key.entry(key).or_insert(rows.len());
+        if at == rows.len() {
+            rows.push(Row::new(observation, target, peer));
+            names.push(Names::new());
+        } else {
+            rows[at].take_in(observation, peer);
         }
+        resolved.add_names(observation, &mut names[at]);
+    }
+    for (row, names) in rows.iter_mut().zip(&names) {
+        row.dns_names = resolved::in_order(names);
     }
     if options.fold != Fold::None {
         rows = join_listens(rows);
@@ -271,6 +289,7 @@ impl Row {
             },
             marks: marks(behaviour.access),
             peer: peer.map(Peer::from),
+            dns_names: Vec::new(),
             tally: observation.tally,
             example: observation.example.clone(),
             rows: 1,

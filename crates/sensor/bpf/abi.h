@@ -75,6 +75,7 @@ enum loss_reason {
 	LOSS_RING_FULL = 0,
 	LOSS_TASK_STATE = 1,
 	LOSS_UNRESOLVED = 2,
+	LOSS_NAMES = 7, /* no event: an answer of a name server */
 };
 
 /*
@@ -115,6 +116,11 @@ enum record_type {
 	RECORD_CGROUP_NEW = 3,  /* key.cgroup appeared; path in data */
 	RECORD_CGROUP_GONE = 4, /* key.cgroup went away */
 	RECORD_SOCKET = 5,      /* look-back: a socket found open */
+	/*
+	 * What key.cgroup received from a name server, in extra. UDP: an answer. TCP: a piece
+	 * of a stream: id[0] says which, id[1] the place of its first byte, id[2] its length.
+	 */
+	RECORD_DNS = 6,
 };
 
 /*
@@ -157,6 +163,7 @@ enum call_op {
 	CALL_RECVFROM,
 	CALL_RECVMSG,
 	CALL_RECVMMSG,
+	CALL_READ,      /* looked at for what comes from name servers */
 	CALL_SENSITIVE, /* counted by name */
 };
 

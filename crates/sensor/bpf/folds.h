@@ -151,31 +151,48 @@ static __noinline bool fold_path(struct scratch *s)
 #define PREFIXES 5
 #define V4_MAPPED 0xffff0000u /* the third word of a v4-mapped address, as it lies in memory */
 
-/* Finds the widest folded prefix of the address in s and cuts the address down to it. */
-static __noinline bool fold_address(struct scratch *s)
+/* The high or the low half of an address, without what lies behind so many bits of that half. */
+static __always_inline u64 prefix_of(u64 half, s32 bits)
+{
+	u64 mask = bits >= 64 ? ~0ULL : bits > 0 ? ~0ULL << (64 - bits) : 0;
+
+	return __builtin_bswap64(__builtin_bswap64(half) & mask);
+}
+
+/* Cuts the address in s down to so many bits, if that prefix is folded. */
+static __noinline bool fold_prefix(struct scratch *s, u32 bits)
 {
 	struct behaviour_key *key = &s->record.key;
 	bool is_ingress = key->kind == KIND_INGRESS;
-	bool is_v4 = !key->id[0] && (u32)key->id[1] == V4_MAPPED;
-	u64 high = __builtin_bswap64(key->id[0]), low = __builtin_bswap64(key->id[1]);
-	u64 seed = fold_seed(key, key->protocol, is_ingress ? key->port : 0);
+	u64 high = prefix_of(key->id[0], bits), low = prefix_of(key->id[1], (s32)bits - 64);
+	u64 place = fold_seed(key, key->protocol, is_ingress ? key->port : 0);
+	u8 *grain;
 
-	for (u32 i = 0; i < PREFIXES - 1 + !is_ingress && i < PREFIXES; i++) {
+	place = mix(mix(place, __builtin_bswap64(high)), __builtin_bswap64(low));
+	grain = folded_at(s, mix(place, bits));
+	if (!grain)
+		return false;
+	s->fold.grain = *grain;
+	key->id[0] = high;
+	key->id[1] = low;
+	key->id[2] = bits;
+	if (!is_ingress && *grain >= GRAIN_NOT_PORTS)
+		key->port = 0;
+	return true;
+}
+
+/* Finds the widest folded prefix of the address in s and cuts the address down to it. */
+static __noinline bool fold_address(struct scratch *s)
+{
+	bool is_v4 = !s->record.key.id[0] && (u32)s->record.key.id[1] == V4_MAPPED;
+	u32 prefixes = PREFIXES - (s->record.key.kind == KIND_INGRESS);
+
+	for (u32 i = 0; i < PREFIXES && i < prefixes; i++) {
 		/* 0, 8, 16, 24, 32 bits behind the 96 that all IPv4 has in common; 0, 32, 48, 64, 128. */
 		u32 bits = is_v4 ? 96 + 8 * i : i == 4 ? 128 : i ? 16 + 16 * i : 0;
-		u64 high_mask = bits >= 64 ? ~0ULL : bits ? ~0ULL << (64 - bits) : 0;
-		u64 low_mask = bits <= 64 ? 0 : bits >= 128 ? ~0ULL : ~0ULL << (128 - bits);
-		u8 *grain = folded_at(s, mix(mix(mix(seed, high & high_mask), low & low_mask), bits));
 
-		if (!grain)
-			continue;
-		s->fold.grain = *grain;
-		key->id[0] = __builtin_bswap64(high & high_mask);
-		key->id[1] = __builtin_bswap64(low & low_mask);
-		key->id[2] = bits;
-		if (!is_ingress && *grain >= GRAIN_NOT_PORTS)
-			key->port = 0;
-		return true;
+		if (fold_prefix(s, bits))
+			return true;
 	}
 	return false;
 }

@@ -41,6 +41,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_STACK = 23,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
@@ -203,6 +204,9 @@ struct sock {
 	u8 sk_userlocks; /* a bit field before 6.3 */
 	u16 sk_type, sk_protocol;
 };
+struct tcp_sock {
+	u32 copied_seq; /* where in the stream the program reads next */
+};
 struct socket {
 	struct sock *sk;
 };
@@ -263,6 +267,13 @@ struct user_msghdr {
 struct user_msghdr_name {
 	u64 msg_name;
 	s32 msg_namelen, pad;
+};
+/* What comes after that. */
+struct user_buffers {
+	u64 list, count;
+};
+struct user_iovec {
+	u64 base, bytes;
 };
 struct user_mmsghdr {
 	struct user_msghdr msg_hdr;

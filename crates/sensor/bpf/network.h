@@ -23,13 +23,18 @@ static __always_inline void end_v4(struct end *end, __be32 address, __be16 port)
 
 static __always_inline struct sock *sock_of(struct task_struct *task, int fd)
 {
-	struct file *file = file_of(task, fd);
+	struct file *any_file = file_of(task, fd), *file;
 	struct socket *socket;
+	struct inode *inode;
 
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+	if (!any_file)
 		return NULL;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
+	file = CAST(struct file, any_file);
+	inode = CAST(struct inode, GET(file, f_inode));
+	if ((GET(inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = CAST(struct socket, GET(file, private_data));
+	return GET(socket, sk);
 }
 
 static __always_inline u8 protocol_of(u16 family, u16 type, u16 protocol)

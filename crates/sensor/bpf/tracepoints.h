@@ -6,6 +6,7 @@
  * What a call means does not depend on the tracepoint: trampolines.h uses it as well.
  */
 #pragma once
+#include "dns.h"
 #include "process.h"
 #include "privilege.h"
 
@@ -265,16 +266,44 @@ static __always_inline u8 datagram_kind(const struct call *call)
 	return call->rule.op <= CALL_SENDMMSG ? KIND_EGRESS : KIND_INGRESS;
 }
 
+/* recvfrom, read: one buffer, which is argument 1. */
+static __always_inline void on_answer(struct actor *actor, struct sock *sk, const struct call *call)
+{
+	answered(actor, sk, (void *)call->args[1], (u32)call->ret);
+}
+
+/*
+ * Whether a call that was told no address, or has none, read from a name server. Asked
+ * before anything else is known, because most calls read something else.
+ */
+static __always_inline bool has_read_answer(const struct call *call, struct task_struct *task)
+{
+	struct sock *sk;
+
+	if (call->ret <= 0 || (call->rule.op == CALL_RECVFROM && call->args[3] & MSG_PEEK))
+		return false;
+	sk = sock_of(task, call->args[0]);
+	return sk && is_from_name_server(sk, NULL);
+}
+
 /* sendto, recvfrom: socket, -, -, -, address, its length (for recvfrom: where that stands). */
 static __always_inline void on_datagram(struct actor *actor, const struct call *call,
 					struct task_struct *task)
 {
+	void *address = (void *)call->args[4];
 	union user_memory length = {};
 	u32 bytes = call->args[5];
-	struct sock *sk;
+	struct sock *sk = NULL;
 
 	if (call->rule.op == CALL_RECVFROM) {
 		if (call->ret < 0)
+			return;
+		if (call->ret > 0 && !(call->args[3] & MSG_PEEK)) {
+			sk = sock_of(task, call->args[0]);
+			if (sk && is_from_name_server(sk, address))
+				on_answer(actor, sk, call);
+		}
+		if (!address)
 			return;
 		if (read_user(&length, call->args[5], sizeof(bytes))) {
 			lose(actor->cgroup, LOSS_UNRESOLVED);
@@ -282,14 +311,16 @@ static __always_inline void on_datagram(struct actor *actor, const struct call *
 		}
 		bytes = length.number;
 	}
-	sk = sock_of(task, call->args[0]);
+	if (!sk)
+		sk = sock_of(task, call->args[0]);
 	if (sk)
-		datagram(actor, sk, datagram_kind(call), call->ret, (void *)call->args[4], bytes,
-			 task);
+		datagram(actor, sk, datagram_kind(call), call->ret, address, bytes, task);
 }
 
+/* `bytes`: of this message; `flags`: of the call. */
 static __always_inline void message(struct actor *actor, struct sock *sk, const struct call *call,
-				    const void *header, struct task_struct *task)
+				    const void *header, s64 bytes, u64 flags,
+				    struct task_struct *task)
 {
 	union user_memory read = {};
 
@@ -298,6 +329,9 @@ static __always_inline void message(struct actor *actor, struct sock *sk, const 
 			lose(actor->cgroup, LOSS_UNRESOLVED);
 		return;
 	}
+	if (datagram_kind(call) == KIND_INGRESS && bytes > 0 && !(flags & MSG_PEEK) &&
+	    is_from_name_server(sk, (void *)read.message.msg_name))
+		answered(actor, sk, header, (u32)bytes | BY_MESSAGE);
 	if (!read.message.msg_name)
 		return;
 	datagram(actor, sk, datagram_kind(call), call->ret, (void *)read.message.msg_name,
@@ -313,7 +347,7 @@ static __always_inline void on_message(struct actor *actor, const struct call *c
 		return;
 	sk = sock_of(task, call->args[0]);
 	if (sk)
-		message(actor, sk, call, (void *)call->args[1], task);
+		message(actor, sk, call, (void *)call->args[1], call->ret, call->args[2], task);
 }
 
 struct messages {
@@ -324,10 +358,13 @@ struct messages {
 
 static long one_message(u32 index, struct messages *m)
 {
+	void *header = (void *)(m->call->args[1] + index * sizeof(struct user_mmsghdr));
+	union user_memory length = {};
+
 	if (index >= m->call->ret)
 		return 1;
-	message(m->actor, m->sk, m->call,
-		(void *)(m->call->args[1] + index * sizeof(struct user_mmsghdr)),
+	read_user(&length, (u64)header + sizeof(struct user_msghdr), sizeof(u32));
+	message(m->actor, m->sk, m->call, header, length.number, m->call->args[3],
 		bpf_get_current_task_btf());
 	return 0;
 }
@@ -375,7 +412,14 @@ static __noinline int call_on_socket(struct actor *actor, struct call *call)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
+	struct sock *sk;
+
 	switch (call->rule.op) {
+	case CALL_READ:
+		sk = sock_of(task, call->args[0]);
+		if (sk)
+			on_answer(actor, sk, call);
+		break;
 	case CALL_CONNECT:
 		on_connect(actor, call, task);
 		break;
@@ -406,29 +450,38 @@ static __noinline int call_is_sensitive(struct actor *actor, struct call *call)
 	return 0;
 }
 
+/* How the task's call is handled. */
+static __always_inline struct call_rule rule_of(long number, bool compat)
+{
+	if (number < 0 || number >= SYSCALLS_MAX)
+		return (struct call_rule){};
+	return compat ? ((struct call_rule *)calls_compat)[number]
+		      : ((struct call_rule *)calls)[number];
+}
+
 /* A system call has its outcome. */
 static __always_inline int call_exited(struct pt_regs *regs, long ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	long number = call_number(regs);
 	bool compat = is_compat(task);
-	struct call call = {};
+	struct call call = { .rule = rule_of(call_number(regs), compat) };
 	struct actor *actor;
 
-	if (number < 0 || number >= SYSCALLS_MAX)
-		return 0;
-	if (compat)
-		call.rule = ((struct call_rule *)calls_compat)[number];
-	else
-		call.rule = ((struct call_rule *)calls)[number];
 	if (call.rule.op == CALL_IGNORE)
 		return 0;
 	call.ret = ret;
 	call_args(&call, regs, compat);
 	switch (call.rule.op) {
 	case CALL_SENDTO:
-	case CALL_RECVFROM:
 		if (!call.args[4]) /* no address: a stream, or a connected socket */
+			return 0;
+		break;
+	case CALL_RECVFROM:
+		if (!call.args[4] && !has_read_answer(&call, task))
+			return 0;
+		break;
+	case CALL_READ:
+		if (!has_read_answer(&call, task))
 			return 0;
 		break;
 	case CALL_EXEC:

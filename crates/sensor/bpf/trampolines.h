@@ -144,6 +144,22 @@ int on_seccomp(void *ctx)
 	return call_exited(regs, outcome);
 }
 
+/*
+ * read() from a socket, which may be a name server's answer. Here, and not behind the system
+ * call, so that reads from files and pipes cost nothing.
+ */
+SEC("?fexit/sock_read_iter")
+int on_socket_read(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+	/* Others that end here, like readv() and io_uring, keep their buffers elsewhere. */
+	if (rule_of(call_number(regs), is_compat(task)).op != CALL_READ)
+		return 0;
+	return call_exited(regs, returned(ctx));
+}
+
 /* ---- opens ---- */
 #define FMODE_EXEC 0x20 /* the kernel opens a program to run it */
 

@@ -25,6 +25,7 @@ enum Op {
     RecvFrom,
     RecvMsg,
     RecvMmsg,
+    Read,
     Sensitive,
 }
 
@@ -155,6 +156,7 @@ const CALLS: &[Call] = calls! {
     "recvmsg"           47  NONE 212 => socket(Op::RecvMsg);
     "sendmmsg"          307 NONE 269 => socket(Op::SendMmsg);
     "recvmmsg"          299 NONE 243 => socket(Op::RecvMmsg);
+    "read"              0   3   63   => socket(Op::Read);
 };
 
 /// Name, and numbers on x86_64, i386 and aarch64.
@@ -248,7 +250,9 @@ impl Call {
 /// The kernel's functions behind the calls, for those `exists` knows: native ones, and for
 /// 32-bit programs all variants that a number may stand for.
 pub(crate) fn targets(seen: SeenBelow, exists: impl Fn(&str) -> bool) -> Vec<String> {
-    let calls = CALLS.iter().filter(|call| !call.is_seen_below(seen));
+    // Of read() only sockets matter, which have a function of their own.
+    let behind = |call: &&Call| !call.is_seen_below(seen) && call.rule.op != Op::Read as u8;
+    let calls = CALLS.iter().filter(behind);
     let names: BTreeSet<_> = calls
         .map(|call| call.name)
         .chain(SENSITIVE.iter().map(|call| call.0))
@@ -381,7 +385,7 @@ mod tests {
             connect => SYS_connect, accept => SYS_accept, accept4 => SYS_accept4, bind => SYS_bind,
             listen => SYS_listen, sendto => SYS_sendto, recvfrom => SYS_recvfrom,
             sendmsg => SYS_sendmsg, recvmsg => SYS_recvmsg, sendmmsg => SYS_sendmmsg,
-            recvmmsg => SYS_recvmmsg, setuid => SYS_setuid, setgid => SYS_setgid,
+            recvmmsg => SYS_recvmmsg, read => SYS_read, setuid => SYS_setuid, setgid => SYS_setgid,
             setresuid => SYS_setresuid, capset => SYS_capset, ptrace => SYS_ptrace,
             mount => SYS_mount, umount2 => SYS_umount2, pivot_root => SYS_pivot_root,
             chroot => SYS_chroot, unshare => SYS_unshare, setns => SYS_setns, bpf => SYS_bpf,

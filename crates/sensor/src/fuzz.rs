@@ -2,12 +2,9 @@
 
 use proptest::prelude::*;
 
-use crate::{
-    clock::Clock,
-    sensor,
-    sockets::{self, OpenSocket},
-    table::Table,
-};
+use ethogram_model::Budget;
+
+use crate::{clock::Clock, sensor::Intake, sockets};
 
 /// Takes bytes as pieces, each with a length of two bytes before it, and each piece as a record
 /// of the ring buffer, all the way to rows with names.
@@ -20,28 +17,19 @@ fn records(mut bytes: &[u8]) {
         stream.extend_from_slice(record);
         bytes = rest;
     }
-    let mut table = Table::default();
-    let mut sockets: Vec<OpenSocket> = Vec::new();
-    let (mut cgroups, mut malformed) = (Vec::new(), 0);
-    sensor::take(
-        stream,
-        Clock::read(),
-        &mut table,
-        &mut sockets,
-        &mut cgroups,
-        &mut malformed,
-    );
-    for (_, behaviour) in sockets::behaviours(sockets) {
+    let mut intake = Intake::new(Budget::DEFAULT);
+    intake.take(&stream, Clock::read());
+    for (_, behaviour) in sockets::behaviours(intake.sockets) {
         assert_printable(behaviour.target.as_str());
     }
-    for changed in table.take_changed() {
+    for changed in intake.table.take_changed() {
         let behaviour = changed.behaviour;
         for name in [&behaviour.source, &behaviour.target, &changed.example] {
             assert_printable(name.as_str());
         }
     }
-    table.take_folds();
-    for cgroup in cgroups {
+    intake.table.take_folds();
+    for cgroup in intake.cgroups {
         assert_printable(cgroup.path.as_str());
     }
 }

@@ -239,6 +239,7 @@ impl Plan {
         plan.add_names(kernel);
         plan.add_calls(kernel)?;
         plan.add_seccomp(kernel);
+        plan.add_socket_reads(kernel);
         if kernel.tracepoints.contains("sched_prepare_exec") || !kernel.has("begin_new_exec") {
             plan.add_prepare_exec(kernel);
         } else {
@@ -369,6 +370,18 @@ impl Plan {
         }
         self.attached(format!("fexit/*_sys_* ({} functions)", targets.len()));
         Ok(())
+    }
+
+    fn add_socket_reads(&mut self, kernel: &Symbols) {
+        const HOOK: &str = "fexit/sock_read_iter";
+        if kernel.has("sock_read_iter") {
+            self.add("on_socket_read", HOOK);
+        } else {
+            self.missing(
+                HOOK,
+                "names in answers of name servers that are received with read() are not seen",
+            );
+        }
     }
 
     fn add_seccomp(&mut self, kernel: &Symbols) {

@@ -15,6 +15,7 @@
 mod bpf;
 mod calls;
 mod clock;
+mod dns;
 mod error;
 mod folds;
 #[cfg(test)]
@@ -29,5 +30,6 @@ mod table;
 pub use error::SensorError;
 pub use hooks::{HookChoice, HookSet};
 pub use sensor::{
-    CgroupChange, CgroupEvent, Change, HookStatus, Limits, Options, Sensor, Update, V1Controller,
+    CgroupChange, CgroupEvent, Change, HookStatus, Limits, Options, Resolved, Sensor, Update,
+    V1Controller,
 };

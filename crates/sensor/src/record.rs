@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ethogram_model::{Access, Kind, Protocol, Status};
 
-use crate::bpf::types;
+use crate::{bpf::types, dns::Piece};
 
 /// One record, borrowed from the ring.
 #[derive(Debug)]
@@ -37,6 +37,10 @@ pub(crate) enum Content<'ring> {
     CgroupGone { path: &'ring [u8] },
     /// A socket that look-back found open.
     Socket(Socket<'ring>),
+    /// An answer of a name server, over UDP.
+    Answer { message: &'ring [u8] },
+    /// A piece of what a name server said over TCP.
+    AnswerPiece(Piece<'ring>),
 }
 
 /// The decoded part of a behaviour's key that is not a mere identity.
@@ -99,6 +103,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
         3 => Content::CgroupNew { path: extra },
         4 => Content::CgroupGone { path: extra },
         5 => Content::Socket(socket_of(&header, extra)?),
+        6 => match Protocol::from_number(header.key.protocol)? {
+            Protocol::Tcp | Protocol::Tcp6 => Content::AnswerPiece(piece_of(&header, extra)),
+            _ => Content::Answer { message: extra },
+        },
         _ => return None,
     };
     Some(Record {
@@ -147,6 +155,17 @@ fn socket_of<'ring>(header: &types::record, unix_name: &'ring [u8]) -> Option<So
         number: key.id[0],
         unix_name,
     })
+}
+
+fn piece_of<'ring>(header: &types::record, bytes: &'ring [u8]) -> Piece<'ring> {
+    let [socket, place, length, _] = header.key.id;
+    Piece {
+        socket,
+        // Places wrap around with TCP's sequence numbers, and no call returns more than 2 GiB.
+        place: place as u32,
+        length: length as u32,
+        bytes,
+    }
 }
 
 fn address_bytes(first: u64, second: u64) -> [u8; 16] {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -11,10 +12,11 @@ use crate::{
     SensorError,
     bpf::{self, Kernel},
     clock::{self, Clock},
+    dns::{self, Resolutions, Streams},
     folds,
     hooks::{HookChoice, HookSet},
     names,
-    record::{self, Content, Record},
+    record::{self, Content, Key, Record},
     sockets::{self, OpenSocket},
     table::{Reading, Table},
 };
@@ -137,6 +139,21 @@ pub struct Change {
     pub example: Name,
 }
 
+/// A name that a cgroup asked for, with an address it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Whose.
+    pub cgroup: u64,
+    /// The address.
+    pub ip: IpAddr,
+    /// The name.
+    pub name: Name,
+    /// When that was first told.
+    pub first: Timestamp,
+    /// When it was last told, to a minute: an answer that is repeated sooner says nothing new.
+    pub last: Timestamp,
+}
+
 /// What happened since the last time.
 #[derive(Clone, Debug, Default)]
 pub struct Update {
@@ -144,6 +161,8 @@ pub struct Update {
     pub cgroups: Vec<CgroupEvent>,
     /// In no order.
     pub changes: Vec<Change>,
+    /// In no order.
+    pub resolved: Vec<Resolved>,
     /// Losses that grew, cumulative, by cgroup.
     pub losses: Vec<(u64, Loss)>,
     /// Losses that cannot be charged to a cgroup, cumulative: anybody's on this machine.
@@ -169,14 +188,21 @@ struct Resting {
     slots: Vec<(u64, u32)>,
 }
 
+/// What records are turned into.
+pub(crate) struct Intake {
+    pub(crate) table: Table,
+    pub(crate) sockets: Vec<OpenSocket>,
+    pub(crate) cgroups: Vec<CgroupEvent>,
+    streams: Streams,
+    resolutions: Resolutions,
+    malformed: u64,
+}
+
 /// The programs in the kernel, and all that is known of what they counted.
 pub struct Sensor {
     kernel: Kernel,
-    table: Table,
-    sockets: Vec<OpenSocket>,
-    cgroups: Vec<CgroupEvent>,
+    intake: Intake,
     losses_told: BTreeMap<(u64, u8), u64>,
-    malformed: u64,
     gone: HashSet<u64>,
     resting: Vec<Resting>,
     limits: Limits,
@@ -196,11 +222,8 @@ impl Sensor {
     pub fn start(options: &Options) -> Result<Self, SensorError> {
         Ok(Self {
             kernel: Kernel::load(options)?,
-            table: Table::new(options.limits.budget),
-            sockets: Vec::new(),
-            cgroups: Vec::new(),
+            intake: Intake::new(options.limits.budget),
             losses_told: BTreeMap::new(),
-            malformed: 0,
             gone: HashSet::new(),
             resting: Vec::new(),
             limits: options.limits,
@@ -246,18 +269,11 @@ impl Sensor {
     pub fn look_back(&mut self) -> Result<(), SensorError> {
         self.publish_policies();
         let clock = Clock::read();
-        let Self {
-            kernel,
-            table,
-            sockets,
-            cgroups,
-            malformed,
-            ..
-        } = self;
-        kernel.look_back(|records| take(records, clock, table, sockets, cgroups, malformed))?;
-        for (open, behaviour) in sockets::behaviours(std::mem::take(sockets)) {
+        let Self { kernel, intake, .. } = self;
+        kernel.look_back(|records| intake.take(&records, clock))?;
+        for (open, behaviour) in sockets::behaviours(std::mem::take(&mut intake.sockets)) {
             let time = clock.wall(open.time_ns);
-            table.event(
+            intake.table.event(
                 open.cgroup,
                 open.exe,
                 behaviour,
@@ -280,12 +296,12 @@ impl Sensor {
         let clock = Clock::read();
         // Counters first, names after: whatever was counted has its name in the ring by then.
         let readings = self.read_counters(clock);
-        self.drain(clock);
+        self.intake.take(&self.kernel.drain(), clock);
         for reading in readings {
-            self.table.reading(reading);
+            self.intake.table.reading(reading);
         }
         self.tell_folds();
-        let changes = self.table.take_changed().into_iter();
+        let changes = self.intake.table.take_changed().into_iter();
         let changes = changes
             .map(|changed| Change {
                 cgroup: changed.cgroup,
@@ -297,12 +313,13 @@ impl Sensor {
             .collect();
         self.recycle();
         Update {
-            cgroups: std::mem::take(&mut self.cgroups),
+            cgroups: std::mem::take(&mut self.intake.cgroups),
             changes,
+            resolved: self.intake.resolutions.take_changed(),
             losses: self.new_losses(),
             losses_unattributed: self.kernel.losses_unbooked()
                 + self.kernel.skipped()
-                + self.malformed,
+                + self.intake.malformed,
         }
     }
 
@@ -315,13 +332,13 @@ impl Sensor {
     /// The tally of a cgroup's behaviour as it stands.
     #[must_use]
     pub fn tally(&self, cgroup: u64, behaviour: &Behaviour) -> Option<Tally> {
-        self.table.tally(cgroup, behaviour)
+        self.intake.table.tally(cgroup, behaviour)
     }
 
     /// Rows in memory.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.table.len()
+        self.intake.table.len()
     }
 
     /// Keys that were made in the kernel so far, for cgroups that are still there. Each cost
@@ -336,21 +353,9 @@ impl Sensor {
         self.kernel.detach();
     }
 
-    fn drain(&mut self, clock: Clock) {
-        let Self {
-            kernel,
-            table,
-            sockets,
-            cgroups,
-            malformed,
-            ..
-        } = self;
-        take(kernel.drain(), clock, table, sockets, cgroups, malformed);
-    }
-
     fn read_counters(&self, clock: Clock) -> Vec<Reading> {
         (0..self.kernel.slots_used())
-            .filter(|&slot| self.kernel.count(slot) != self.table.counted(slot))
+            .filter(|&slot| self.kernel.count(slot) != self.intake.table.counted(slot))
             .map(|slot| {
                 let (count, first, last) = self.kernel.counter(slot);
                 Reading {
@@ -365,7 +370,7 @@ impl Sensor {
 
     /// Has the kernel count in folded places what is below them.
     fn tell_folds(&mut self) {
-        for (cgroup, fold) in self.table.take_folds() {
+        for (cgroup, fold) in self.intake.table.take_folds() {
             let Some(place) = folds::hash(&fold) else {
                 continue;
             };
@@ -412,7 +417,7 @@ impl Sensor {
         let mut changed = HashSet::new();
         for (cgroup, slot) in resting.slots {
             // Its last counts were read at the beginning of this collection.
-            self.table.release(slot);
+            self.intake.table.release(slot);
             if let Err(error) = self.kernel.free_slot(slot) {
                 tracing::warn!("one place in the kernel's map stays unused: {error}");
             }
@@ -425,7 +430,7 @@ impl Sensor {
                 tracing::warn!("a cgroup has less room in the kernel's map: {error}");
             }
         }
-        self.table.forget(&resting.gone);
+        self.intake.forget(&resting.gone);
         for cgroup in resting.gone {
             self.given_back.remove(&cgroup);
             self.kernel.drop_slot_counts(cgroup);
@@ -487,8 +492,14 @@ impl Sensor {
     }
 
     fn new_losses(&mut self) -> Vec<(u64, Loss)> {
+        let mut losses: BTreeMap<(u64, u8), u64> = BTreeMap::new();
+        let names = self.intake.resolutions.refused();
+        let names = names.map(|(cgroup, count)| (cgroup, LossReason::Names.number(), count));
+        for (cgroup, number, count) in self.kernel.losses().into_iter().chain(names) {
+            *losses.entry((cgroup, number)).or_default() += count;
+        }
         let mut grown = Vec::new();
-        for (cgroup, number, count) in self.kernel.losses() {
+        for ((cgroup, number), count) in losses {
             let Some(reason) = LossReason::from_number(number) else {
                 continue;
             };
@@ -506,60 +517,52 @@ fn is_past(since_ns: u64, time: Duration, now_ns: u64) -> bool {
     u128::from(now_ns.saturating_sub(since_ns)) > time.as_nanos()
 }
 
-/// Takes records, each with its length before it, to where they belong.
-pub(crate) fn take(
-    records: Vec<u8>,
-    clock: Clock,
-    table: &mut Table,
-    sockets: &mut Vec<OpenSocket>,
-    cgroups: &mut Vec<CgroupEvent>,
-    malformed: &mut u64,
-) {
-    let mut rest = &records[..];
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let Some((bytes, after)) = after.split_at_checked(u32::from_ne_bytes(*length) as usize)
-        else {
-            break;
-        };
-        rest = after;
-        let Some(Record {
+impl Intake {
+    pub(crate) fn new(budget: Budget) -> Self {
+        Self {
+            table: Table::new(budget),
+            sockets: Vec::new(),
+            cgroups: Vec::new(),
+            streams: Streams::default(),
+            resolutions: Resolutions::default(),
+            malformed: 0,
+        }
+    }
+
+    /// Takes records, each with its length before it, to where they belong.
+    pub(crate) fn take(&mut self, records: &[u8], clock: Clock) {
+        let mut rest = records;
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let length = u32::from_ne_bytes(*length) as usize;
+            let Some((bytes, after)) = after.split_at_checked(length) else {
+                break;
+            };
+            rest = after;
+            match record::decode(bytes) {
+                Some(record) => self.take_one(&record, clock),
+                None => self.malformed += 1,
+            }
+        }
+    }
+
+    fn take_one(&mut self, record: &Record<'_>, clock: Clock) {
+        let &Record {
             time_ns,
             cgroup,
             exe,
-            content,
-        }) = record::decode(bytes)
-        else {
-            *malformed += 1;
-            continue;
-        };
+            ref content,
+        } = record;
         let time = clock.wall(time_ns);
-        match content {
+        match *content {
             Content::Behaviour {
                 slot,
-                key,
+                ref key,
                 path,
                 extra,
             } => {
-                let is_program =
-                    key.kind == Kind::Process && !key.access.contains(Access::REQUESTED);
-                let example = if is_program {
-                    names::arguments(extra)
-                } else {
-                    Name::default()
-                };
-                let network = matches!(key.kind, Kind::Ingress | Kind::Egress | Kind::Bind);
-                let behaviour = Behaviour {
-                    protocol: if network {
-                        key.protocol
-                    } else {
-                        ethogram_model::Protocol::None
-                    },
-                    port: key.port,
-                    access: key.access,
-                    status: key.status,
-                    ..Behaviour::new(key.kind, Name::default(), names::target(&key, path, extra))
-                };
-                table.event(cgroup, exe, behaviour, time, example, slot);
+                let (behaviour, example) = behaviour_of(key, path, extra);
+                self.table
+                    .event(cgroup, exe, behaviour, time, example, slot);
             }
             Content::Executable { path, requested } => {
                 let name = if requested.is_empty() {
@@ -567,17 +570,70 @@ pub(crate) fn take(
                 } else {
                     names::requested_path(path, requested)
                 };
-                table.name_executable(exe, name);
+                self.table.name_executable(exe, name);
             }
             Content::CgroupNew { path } => {
-                cgroups.push(cgroup_event(cgroup, path, CgroupChange::Appeared, time));
+                let event = cgroup_event(cgroup, path, CgroupChange::Appeared, time);
+                self.cgroups.push(event);
             }
             Content::CgroupGone { path } => {
-                cgroups.push(cgroup_event(cgroup, path, CgroupChange::Gone, time));
+                let event = cgroup_event(cgroup, path, CgroupChange::Gone, time);
+                self.cgroups.push(event);
             }
-            Content::Socket(socket) => sockets.push(OpenSocket::new(cgroup, exe, time_ns, socket)),
+            Content::Socket(socket) => {
+                self.sockets
+                    .push(OpenSocket::new(cgroup, exe, time_ns, socket));
+            }
+            Content::Answer { message } => {
+                learn(&mut self.resolutions, cgroup, message, time);
+            }
+            Content::AnswerPiece(ref piece) => {
+                let resolutions = &mut self.resolutions;
+                let loser = self.streams.take(cgroup, piece, |message| {
+                    learn(resolutions, cgroup, message, time);
+                });
+                if let Some(loser) = loser {
+                    self.resolutions.refuse(loser);
+                }
+            }
         }
     }
+
+    /// Drops what is known of cgroups that are gone.
+    fn forget(&mut self, gone: &HashSet<u64>) {
+        self.table.forget(gone);
+        self.streams.forget(|cgroup| gone.contains(&cgroup));
+        self.resolutions.forget(|cgroup| gone.contains(&cgroup));
+    }
+}
+
+fn learn(resolutions: &mut Resolutions, cgroup: u64, message: &[u8], time: Timestamp) {
+    for (ip, name) in dns::addresses(message) {
+        resolutions.learn(cgroup, ip, name, time);
+    }
+}
+
+/// A behaviour without its source, and an example of it.
+fn behaviour_of(key: &Key, path: &[u8], extra: &[u8]) -> (Behaviour, Name) {
+    let is_program = key.kind == Kind::Process && !key.access.contains(Access::REQUESTED);
+    let example = if is_program {
+        names::arguments(extra)
+    } else {
+        Name::default()
+    };
+    let network = matches!(key.kind, Kind::Ingress | Kind::Egress | Kind::Bind);
+    let behaviour = Behaviour {
+        protocol: if network {
+            key.protocol
+        } else {
+            ethogram_model::Protocol::None
+        },
+        port: key.port,
+        access: key.access,
+        status: key.status,
+        ..Behaviour::new(key.kind, Name::default(), names::target(key, path, extra))
+    };
+    (behaviour, example)
 }
 
 fn cgroup_event(id: u64, path: &[u8], change: CgroupChange, time: Timestamp) -> CgroupEvent {

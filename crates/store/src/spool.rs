@@ -8,7 +8,7 @@
 //! never a change.
 
 use crate::StoreError;
-use ethogram_model::{Container, Endpoint, Loss, Observation, Run};
+use ethogram_model::{Container, Endpoint, Loss, Observation, Resolution, Run};
 
 /// Columns that tell one row of a container from the others.
 pub(crate) const PLACE_COLUMNS: usize = 7;
@@ -24,6 +24,8 @@ pub struct Position {
     pub(crate) run: i64,
     /// endpoints up to this one,
     pub(crate) endpoint: i64,
+    /// resolutions up to this one,
+    pub(crate) resolution: i64,
     /// containers before this one,
     pub(crate) container: i64,
     /// and of that container the rows up to this one.
@@ -41,6 +43,7 @@ impl Position {
             until: after,
             run: 0,
             endpoint: 0,
+            resolution: 0,
             container: 0,
             place: [0; PLACE_COLUMNS],
         }
@@ -56,7 +59,7 @@ impl Position {
 /// How large a page may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageLimits {
-    /// Observations, endpoints and runs, in all.
+    /// Observations, endpoints, resolutions and runs, in all.
     pub rows_max: usize,
     /// Bytes of text and numbers, by an estimate from above. A page has at least one row,
     /// so a row that is larger than this exceeds it.
@@ -84,6 +87,8 @@ pub struct Changes {
     pub runs: Vec<Run>,
     /// Addresses and whose they are.
     pub endpoints: Vec<Endpoint>,
+    /// What name servers told.
+    pub resolutions: Vec<Resolution>,
     /// Containers with their rows.
     pub containers: Vec<ContainerChanges>,
     /// Where the next page begins.
@@ -94,7 +99,10 @@ impl Changes {
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.endpoints.is_empty() && self.containers.is_empty()
+        self.runs.is_empty()
+            && self.endpoints.is_empty()
+            && self.resolutions.is_empty()
+            && self.containers.is_empty()
     }
 }
 

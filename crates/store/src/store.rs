@@ -31,7 +31,8 @@
 
 use crate::StoreError;
 use ethogram_model::{
-    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Resolution, Run, Selection,
+    Timestamp,
 };
 use std::{net::IpAddr, ops::ControlFlow, time::Duration};
 
@@ -51,6 +52,9 @@ pub struct Report {
     /// Addresses and whose they are. Told apart by address, name, namespace and `from`;
     /// an end, once known, stays.
     pub endpoints: Vec<Endpoint>,
+    /// What name servers told containers. Told apart by container, address and name; first
+    /// and last join by min and max.
+    pub resolutions: Vec<Resolution>,
 }
 
 impl Report {
@@ -63,6 +67,7 @@ impl Report {
             observations: Vec::new(),
             losses: Vec::new(),
             endpoints: Vec::new(),
+            resolutions: Vec::new(),
         }
     }
 }
@@ -118,6 +123,8 @@ pub struct Removed {
     pub rows: u64,
     /// Endpoints.
     pub endpoints: u64,
+    /// What name servers told, unless it went with its container.
+    pub resolutions: u64,
     /// Runs.
     pub runs: u64,
     /// Bytes given back to the file system.
@@ -171,6 +178,13 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If the store cannot be read.
     fn endpoints(&self, ips: Option<&[IpAddr]>) -> Result<Vec<Endpoint>, StoreError>;
+
+    /// What name servers told the selected containers, whatever kinds, outcomes and times are
+    /// selected; in no order.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn resolutions(&self, selection: &Selection) -> Result<Vec<Resolution>, StoreError>;
 
     /// All runs, in the order of their first reports.
     ///

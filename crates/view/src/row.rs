@@ -117,6 +117,10 @@ fields! {
         /// the address chose it.
         #[serde(default, skip_serializing_if = "Printable::is_empty")]
         dns_name: Printable,
+        /// Egress only: the names for which the container was given the target's address, by
+        /// the name servers that its own programs asked; the one told last comes first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dns_names: Vec<Printable>,
         /// How a file is used (`read`, `write`, ...), or whether a bound socket listens.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         access: Vec<Printable>,
@@ -153,6 +157,7 @@ impl From<&ethogram_model::Row> for Row {
             peer_namespace: peer.map(|p| (&p.namespace).into()).unwrap_or_default(),
             peer_labels: peer.map(|p| labels(&p.labels)).unwrap_or_default(),
             dns_name: Printable::default(),
+            dns_names: row.dns_names.iter().map(Printable::from).collect(),
             access: all(behaviour.access),
             marks: all(row.marks),
             status: behaviour.status.as_str().into(),
@@ -183,6 +188,8 @@ pub(crate) struct Column {
     otherwise: Option<Field>,
     /// What else is known of what is shown instead; in parentheses after it.
     aside: Option<Field>,
+    /// Names for what is shown instead: the first goes before it.
+    names: Option<fn(&Row) -> &[Printable]>,
     /// The title on a terminal too narrow for the other one.
     pub(crate) narrow_title: &'static str,
     /// Shown only on demand, or where [`Column::tells_folded`].
@@ -200,6 +207,7 @@ impl Column {
             field,
             otherwise: None,
             aside: None,
+            names: None,
             narrow_title: title,
             wide: false,
             spare: false,
@@ -217,6 +225,13 @@ impl Column {
     const fn aside(self, aside: Field) -> Self {
         Self {
             aside: Some(aside),
+            ..self
+        }
+    }
+
+    const fn named(self, names: fn(&Row) -> &[Printable]) -> Self {
+        Self {
+            names: Some(names),
             ..self
         }
     }
@@ -261,6 +276,15 @@ impl Column {
         let Some(otherwise) = self.otherwise.filter(|_| cell.is_empty()) else {
             return cell;
         };
+        if let Some((first, others)) = self.names.and_then(|names| names(row).split_first())
+            && let Cell::Text(text) = otherwise.cell(row)
+        {
+            let more = match others.len() {
+                0 => String::new(),
+                n => format!(" +{n}"),
+            };
+            return Cell::Text(format!("{first}{more} ({text})").into());
+        }
         match (otherwise.cell(row), self.aside.map(|aside| aside.cell(row))) {
             (Cell::Text(text), Some(Cell::Text(aside))) if !aside.is_empty() => {
                 Cell::Text(format!("{text} ({aside})").into())
@@ -329,6 +353,7 @@ pub(crate) const fn columns(kind: Kind) -> &'static [Column] {
         Column::new("POD/SVC/IP", Field::peer)
             .or(Field::target)
             .aside(Field::dns_name)
+            .named(|row| &row.dns_names)
             .shrinks(),
         Column::new("PORT", Field::port),
         Column::new("NAMESPACE", Field::peer_namespace).spare(),

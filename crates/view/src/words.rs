@@ -1,6 +1,11 @@
 //! What text and HTML say in the same words: times, labels, headers, completeness.
 
-use crate::{Completeness, Printable, Subject, document::Gap, row::Labels};
+use crate::{
+    Completeness, Printable, Subject,
+    document::{Gap, Loss},
+    row::Labels,
+};
+use ethogram_model::LossReason;
 use jiff::tz::TimeZone;
 
 /// The time zone that people's times are shown in.
@@ -129,13 +134,20 @@ const GAPS_NAMED_MAX: usize = 3;
 /// One line: complete, or what is missing, and since when it was watched.
 pub(crate) fn completeness(c: &Completeness, clock: &Clock) -> String {
     let mut missing = Vec::new();
-    if !c.losses.is_empty() {
-        let lost = c
-            .losses
+    let is_of_events = |loss: &&Loss| loss.reason.as_str() != LossReason::Names.as_str();
+    let names_lost = c.losses.iter().find(|loss| !is_of_events(loss));
+    let names_lost = names_lost.map_or(String::new(), |loss| {
+        format!(
+            " Names may be missing beside addresses: {} DNS answers were not taken in.",
+            loss.count
+        )
+    });
+    let losses: Vec<_> = c.losses.iter().filter(is_of_events).collect();
+    if !losses.is_empty() {
+        let lost = losses
             .iter()
             .fold(0u64, |sum, l| sum.saturating_add(l.count));
-        let reasons: Vec<_> = c
-            .losses
+        let reasons: Vec<_> = losses
             .iter()
             .map(|loss| format!("{} {}", loss.reason, loss.count))
             .collect();
@@ -177,10 +189,10 @@ pub(crate) fn completeness(c: &Completeness, clock: &Clock) -> String {
         ""
     };
     if missing.is_empty() && c.complete {
-        format!("Complete: nothing was lost since {since}{past}.")
+        format!("Complete: nothing was lost since {since}{past}.{names_lost}")
     } else {
         let missing = missing.join("; ");
-        format!("Incomplete: {missing}. Watched since {since}{past}.")
+        format!("Incomplete: {missing}. Watched since {since}{past}.{names_lost}")
     }
 }
 

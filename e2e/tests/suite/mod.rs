@@ -57,6 +57,10 @@ pub(crate) const TESTS: &[Test] = &[
         "record::programs_that_no_image_holds_are_marked",
         record::programs_that_no_image_holds_are_marked,
     ),
+    (
+        "record::addresses_have_the_names_that_were_asked_for",
+        record::addresses_have_the_names_that_were_asked_for,
+    ),
     ("dvwa::processes", dvwa::processes),
     ("dvwa::files", dvwa::files),
     ("dvwa::ingress", dvwa::ingress),

@@ -7,7 +7,7 @@ use ethogram_e2e::{
 };
 use ethogram_model::Kind;
 use ethogram_view::Printable;
-use std::{fs, process::Command};
+use std::{collections::BTreeMap, fs, process::Command};
 
 const READS: u64 = 3;
 const STATUS: i32 = 7;
@@ -110,5 +110,46 @@ pub(super) fn programs_that_no_image_holds_are_marked() -> Result<()> {
         let shown: Vec<&str> = row.marks.iter().map(Printable::as_str).collect();
         ensure!(shown == marks, "{program} is marked {shown:?}");
     }
+    Ok(())
+}
+
+/// Every way in which resolvers receive answers leads to the name beside the address, and an
+/// answer from elsewhere to none.
+pub(super) fn addresses_have_the_names_that_were_asked_for() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let recording = dir.path().join("recording.db");
+    let output = Command::new(binary()?)
+        .args(["record", "--quiet", "-o"])
+        .arg(&recording)
+        .arg("--")
+        .arg(env!("CARGO_BIN_EXE_resolver"))
+        .output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the workload failed: {complaint}");
+    let truth = String::from_utf8(output.stdout)?;
+    let truth: BTreeMap<_, _> = truth
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .collect();
+
+    let document = summary_of(&recording, &["--fold", "none"])?;
+    check_complete(only(&document)?)?;
+    let rows = only(&document)?.table(Kind::Egress).iter();
+    let rows: Vec<_> = rows
+        .filter(|row| truth.contains_key(row.target.as_str()))
+        .collect();
+    let found: BTreeMap<_, _> = rows
+        .iter()
+        .map(|row| {
+            let mut names: Vec<_> = row.dns_names.iter().map(Printable::as_str).collect();
+            names.sort_unstable();
+            (row.target.as_str(), names.join(","))
+        })
+        .collect();
+    let truth: BTreeMap<_, _> = truth
+        .into_iter()
+        .map(|(address, names)| (address, names.to_owned()))
+        .collect();
+    ensure!(found == truth, "found {found:#?}\nthe truth is {truth:#?}");
     Ok(())
 }

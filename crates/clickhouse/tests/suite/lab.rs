@@ -345,12 +345,13 @@ fn serves_sessions(port: u16) -> std::io::Result<bool> {
 }
 
 /// Tables that hold what was reported.
-const DATA: [&str; 6] = [
+const DATA: [&str; 7] = [
     "observation",
     "loss",
     "container",
     "run",
     "endpoint",
+    "resolution",
     "history",
 ];
 

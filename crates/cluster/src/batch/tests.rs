@@ -37,6 +37,14 @@ fn rows(store: &SqliteStore) -> Rows {
     rows
 }
 
+/// What name servers told, by cgroup and address.
+fn told(store: &SqliteStore) -> BTreeMap<(u64, IpAddr, Name), (Timestamp, Timestamp)> {
+    let told = store.resolutions(&Selection::default()).unwrap();
+    told.into_iter()
+        .map(|r| ((r.container.cgroup, r.ip, r.name), (r.first, r.last)))
+        .collect()
+}
+
 /// A report of one run about containers of two boots. A row's times are its step's.
 fn report(
     run: u32,
@@ -63,6 +71,13 @@ fn report(
         let count = counts.entry((cgroup, path)).or_default();
         *count += step;
         let target = format!("/file/{path}");
+        report.resolutions.push(Resolution {
+            container: key.clone(),
+            ip: [192, 0, 2, path].into(),
+            name: r"\x2e.example".into(),
+            first: Timestamp(step as i64),
+            last: Timestamp(step as i64),
+        });
         report.observations.push(Observation {
             container: key,
             behaviour: Behaviour::new(Kind::File, "/bin/cat".into(), (&*target).into()),
@@ -223,5 +238,6 @@ fn re_sent_reordered_doubled_and_lost_batches_change_nothing() {
             while line.arrive(&collector).is_some() {}
         }
         prop_assert_eq!(rows(&collector), rows(&agent));
+        prop_assert_eq!(told(&collector), told(&agent));
     });
 }

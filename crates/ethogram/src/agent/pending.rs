@@ -3,8 +3,8 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use ethogram_model::{
-    Behaviour, Container, ContainerKey, Endpoint, Loss, LossReason, Name, Observation, Run, Tally,
-    Timestamp,
+    Behaviour, Container, ContainerKey, Endpoint, Loss, LossReason, Name, Observation, Resolution,
+    Run, Tally, Timestamp,
 };
 use ethogram_store::Report;
 
@@ -20,6 +20,7 @@ pub(crate) struct Pending {
     observations: HashMap<(ContainerKey, Behaviour), (Tally, Name)>,
     losses: HashMap<(ContainerKey, LossReason), u64>,
     endpoints: HashMap<EndpointKey, Endpoint>,
+    resolutions: HashMap<(ContainerKey, IpAddr, Name), (Timestamp, Timestamp)>,
 }
 
 impl Pending {
@@ -31,6 +32,7 @@ impl Pending {
             observations: HashMap::new(),
             losses: HashMap::new(),
             endpoints: HashMap::new(),
+            resolutions: HashMap::new(),
         }
     }
 
@@ -72,6 +74,18 @@ impl Pending {
             let key = (ip, name.clone(), namespace.clone(), from);
             self.endpoints.insert(key, endpoint);
         }
+        for Resolution {
+            container,
+            ip,
+            name,
+            first,
+            last,
+        } in report.resolutions
+        {
+            let key = (container, ip, name);
+            let kept = self.resolutions.entry(key).or_insert((first, last));
+            *kept = (kept.0.min(first), kept.1.max(last));
+        }
     }
 
     /// Adds a report again that could not be applied; what is here is newer.
@@ -100,12 +114,26 @@ impl Pending {
                 .map(|((container, reason), count)| (container, Loss { reason, count }))
                 .collect(),
             endpoints: std::mem::take(&mut self.endpoints).into_values().collect(),
+            resolutions: std::mem::take(&mut self.resolutions)
+                .into_iter()
+                .map(|((container, ip, name), (first, last))| Resolution {
+                    container,
+                    ip,
+                    name,
+                    first,
+                    last,
+                })
+                .collect(),
         }
     }
 
     /// Everything that would be written, in rows.
     pub(crate) fn rows(&self) -> usize {
-        self.containers.len() + self.observations.len() + self.losses.len() + self.endpoints.len()
+        self.containers.len()
+            + self.observations.len()
+            + self.losses.len()
+            + self.endpoints.len()
+            + self.resolutions.len()
     }
 }
 

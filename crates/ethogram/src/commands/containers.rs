@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use ethogram_model::LossReason;
 
 use crate::{
     args::{ContainersArgs, ListFormat},
@@ -84,6 +85,7 @@ fn cells(entry: &Entry) -> [String; HEADER.len()] {
     let lost = entry
         .losses
         .iter()
+        .filter(|loss| loss.reason.as_str() != LossReason::Names.as_str())
         .fold(0u64, |sum, loss| sum.saturating_add(loss.count));
     [
         entry.namespace.to_string(),

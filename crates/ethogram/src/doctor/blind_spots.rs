@@ -77,6 +77,13 @@ const ALL: &[BlindSpot] = &[
         applies: Applies::Always,
     },
     BlindSpot {
+        id: "names-elsewhere",
+        kinds: &["egress"],
+        text: "Names are known from plain DNS (UDP and TCP port 53) alone: not from DNS over TLS or HTTPS, mDNS, nscd or systemd-resolved's own socket, nor from answers that are received by io_uring or readv.",
+        remedy: "The address is there all the same; --rev-dns-lookup asks what its owner calls it.",
+        applies: Applies::Always,
+    },
+    BlindSpot {
         id: "connected-recvmsg",
         kinds: &["ingress"],
         text: "What is received by recvmsg on a connected socket is no row of its own.",

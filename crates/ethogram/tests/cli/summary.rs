@@ -1,7 +1,7 @@
 //! `ethogram summary --db`.
 
 use crate::support::*;
-use ethogram_model::{Kind, Name, Status};
+use ethogram_model::{ContainerKey, Kind, Loss, LossReason, Name, Resolution, Status};
 use serde_json::Value;
 
 /// Subjects as `namespace/pod/container`, and their rows as `table: source -> target`.
@@ -436,4 +436,43 @@ fn names_from_dns_are_asked_for_once_and_counted() {
         "{}",
         said.out
     );
+}
+
+#[test]
+fn a_name_that_was_asked_for_stands_before_its_address_and_a_lost_one_is_told() {
+    let mut world = world();
+    let (key, _) = world.losses[0].clone();
+    let web = ContainerKey { cgroup: 1, ..key };
+    world.resolutions.push(Resolution {
+        container: web.clone(),
+        ip: "192.0.2.7".parse().unwrap(),
+        name: "api.example.org".into(),
+        first: minute(1),
+        last: minute(2),
+    });
+    let loss = Loss {
+        reason: LossReason::Names,
+        count: 4,
+    };
+    world.losses.push((web, loss));
+    let known = Known::of(&world);
+    let ask = |options: &[&str]| known.ask("summary", &[&["-p", "web-1"], options].concat());
+    let text = ask(&[]).ok().out;
+    for expected in [
+        "| api.example.org (192.0.2.7) |",
+        "Complete: nothing was lost since",
+        "Names may be missing beside addresses: 4 DNS answers were not taken in.",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    let csv = ask(&["-o", "csv"]).ok().out;
+    assert!(
+        csv.contains(",192.0.2.7,TCPv6,443,,,,,api.example.org,"),
+        "{csv}"
+    );
+    let json = ask(&["-o", "json"]).ok().json();
+    assert_eq!(json["subjects"][0]["completeness"]["complete"], true);
+    // What is known is not asked for.
+    let reverse = ask(&["--rev-dns-lookup"]).ok().err;
+    assert!(reverse.contains("names for 0 of 0 addresses"), "{reverse}");
 }

@@ -13,7 +13,8 @@ pub struct Completeness {
     pub watched_since: Timestamp,
     /// Whether a container ran already when its watch began, so that its past is not known.
     pub already_running: bool,
-    /// Events known not to be counted, one entry for each reason.
+    /// Events known not to be counted, and answers of name servers not taken in, one entry
+    /// for each reason.
     pub losses: Vec<Loss>,
     /// When containers ran and nobody watched, sorted, without overlaps.
     pub gaps: Vec<Gap>,
@@ -66,7 +67,7 @@ impl Completeness {
     /// Whether everything since the watch began is in the rows.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.losses.is_empty()
+        self.lost() == 0
             && self.gaps.is_empty()
             && self.broken_off.is_empty()
             && self.kept_since.is_none()
@@ -77,6 +78,7 @@ impl Completeness {
     pub fn lost(&self) -> u64 {
         self.losses
             .iter()
+            .filter(|loss| loss.reason.is_of_events())
             .fold(0, |sum, loss| sum.saturating_add(loss.count))
     }
 }

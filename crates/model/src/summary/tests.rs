@@ -758,3 +758,88 @@ fn what_was_folded_at_the_source_takes_in_what_was_stored_before() {
         "file /bin/a /data/ folded Allow 108"
     );
 }
+
+#[test]
+fn a_connection_has_the_names_its_container_was_told_before() {
+    let containers = [web(1), web(2)];
+    let egress = |cgroup, target: &str, last| {
+        let mut observation = seen(cgroup, Kind::Egress, "/bin/curl", target, 1);
+        observation.tally.last = second(last);
+        observation
+    };
+    let observations = [
+        egress(1, "192.0.2.1", 50),
+        egress(1, "192.0.2.2", 50),
+        seen(1, Kind::Ingress, "/bin/curl", "192.0.2.1", 1),
+        seen(1, Kind::File, "/bin/curl", "192.0.2.1", 1),
+    ];
+    let told = |cgroup, ip: &str, name: &str, first, last| Resolution {
+        container: key(cgroup),
+        ip: ip.parse().unwrap(),
+        name: name.into(),
+        first: second(first),
+        last: second(last),
+    };
+    let mut resolutions = vec![
+        told(1, "::ffff:192.0.2.1", "old.example", 10, 20),
+        told(1, "192.0.2.1", "new.example", 10, 30),
+        told(1, "192.0.2.1", "later.example", 51, 60),
+        told(2, "192.0.2.2", "of-the-other.example", 10, 20),
+    ];
+    for n in 0..20 {
+        let name = format!("cdn-{n:02}.example");
+        resolutions.push(told(1, "192.0.2.1", &name, 1, 1));
+    }
+    let names = |resolutions: &[Resolution]| -> Vec<String> {
+        let facts = Facts {
+            containers: &containers[..1],
+            observations: &observations,
+            resolutions,
+            ..Facts::default()
+        };
+        let summary = summary(&facts, |_| {});
+        let rows = summary.subjects[0].rows.iter();
+        rows.map(|row| {
+            let names: Vec<_> = row.dns_names.iter().map(Name::as_str).collect();
+            format!(
+                "{} {}: {}",
+                row.behaviour.kind,
+                row.behaviour.target,
+                names.join(" ")
+            )
+        })
+        .collect()
+    };
+    let cdn: Vec<_> = (0..6).map(|n| format!("cdn-{n:02}.example")).collect();
+    let expected = [
+        "file 192.0.2.1: ".to_owned(),
+        "ingress 192.0.2.1: ".to_owned(),
+        format!(
+            "egress 192.0.2.1: new.example old.example {}",
+            cdn.join(" ")
+        ),
+        "egress 192.0.2.2: ".to_owned(),
+    ];
+    assert_eq!(names(&resolutions), expected);
+    resolutions.reverse();
+    assert_eq!(names(&resolutions), expected, "in whatever order");
+}
+
+#[test]
+fn a_name_that_was_lost_is_no_event_that_was_lost() {
+    let containers = [web(1)];
+    let loss = Loss {
+        reason: LossReason::Names,
+        count: 3,
+    };
+    let facts = Facts {
+        containers: &containers,
+        losses: &[(key(1), loss)],
+        ..Facts::default()
+    };
+    let summary = summary(&facts, |_| {});
+    let completeness = &summary.subjects[0].completeness;
+    assert_eq!(completeness.losses, [loss]);
+    assert_eq!(completeness.lost(), 0);
+    assert!(completeness.is_complete());
+}

@@ -20,7 +20,8 @@ use crate::{
     Stats, Store, StoreError,
 };
 use ethogram_model::{
-    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Run, Selection, Timestamp,
+    BootId, Container, ContainerKey, Endpoint, Loss, Observation, Resolution, Run, Selection,
+    Timestamp,
 };
 use open::WriterLock;
 use problem::Problem;
@@ -186,6 +187,10 @@ impl Store for SqliteStore {
 
     fn endpoints(&self, ips: Option<&[IpAddr]>) -> Result<Vec<Endpoint>, StoreError> {
         self.read(|connection| read::endpoints(connection, ips))
+    }
+
+    fn resolutions(&self, selection: &Selection) -> Result<Vec<Resolution>, StoreError> {
+        self.read(|connection| read::resolutions(connection, selection))
     }
 
     fn runs(&self) -> Result<Vec<Run>, StoreError> {

@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../sql/0001_initial.sql"),
     include_str!("../sql/0002_changes.sql"),
     include_str!("../sql/0003_added.sql"),
+    include_str!("../sql/0004_resolutions.sql"),
 ];
 
 /// The schema version this program writes.

@@ -4,7 +4,8 @@ use super::{problem::Problem, recent::RecentMap, write::ip_bytes};
 use crate::{KeptContainer, Overview, Stats};
 use ethogram_model::{
     Access, Behaviour, BootId, Container, ContainerKey, Endpoint, Kind, Labels, Loss, LossReason,
-    Name, Observation, Protocol, Run, Runtime, Selection, Status, Tally, Timestamp, Workload,
+    Name, Observation, Protocol, Resolution, Run, Runtime, Selection, Status, Tally, Timestamp,
+    Workload,
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, params_from_iter};
 use std::{
@@ -73,11 +74,7 @@ pub(super) fn container(connection: &Connection, id: i64) -> Result<Container, P
 
 fn kept_container(row: &Row<'_>) -> Result<KeptContainer, Problem> {
     let container = Container {
-        key: ContainerKey {
-            boot: BootId::new(row.get_ref(1)?.as_str().map_err(not_text)?),
-            cgroup: row.get::<_, i64>(2)?.cast_unsigned(),
-            incarnation: row.get(3)?,
-        },
+        key: container_key(row, 1)?,
         node: row.get(4)?,
         runtime: Runtime::from_word(row.get_ref(5)?.as_str().map_err(not_text)?),
         id: row.get(6)?,
@@ -99,6 +96,15 @@ fn kept_container(row: &Row<'_>) -> Result<KeptContainer, Problem> {
     Ok(KeptContainer {
         container,
         history_since: row.get::<_, Option<i64>>(19)?.map(Timestamp),
+    })
+}
+
+/// A container's key, in three columns from the given one on.
+fn container_key(row: &Row<'_>, column: usize) -> Result<ContainerKey, Problem> {
+    Ok(ContainerKey {
+        boot: BootId::new(row.get_ref(column)?.as_str().map_err(not_text)?),
+        cgroup: row.get::<_, i64>(column + 1)?.cast_unsigned(),
+        incarnation: row.get(column + 2)?,
     })
 }
 
@@ -320,6 +326,40 @@ pub(super) fn endpoint(row: &Row<'_>) -> Result<Endpoint, Problem> {
         labels: labels(row, 3)?,
         from: Timestamp(row.get(4)?),
         until: row.get::<_, Option<i64>>(5)?.map(Timestamp),
+    })
+}
+
+pub(super) fn resolutions(
+    connection: &Connection,
+    selection: &Selection,
+) -> Result<Vec<Resolution>, Problem> {
+    let mut statement =
+        connection.prepare_cached(&format!("{RESOLUTION} WHERE container_id = ?1"))?;
+    let mut resolutions = Vec::new();
+    for (id, _) in containers(connection, selection)? {
+        let mut rows = statement.query([id])?;
+        while let Some(row) = rows.next()? {
+            resolutions.push(resolution(row)?);
+        }
+    }
+    Ok(resolutions)
+}
+
+/// A resolution, as [`resolution`] reads it.
+pub(super) const RESOLUTION: &str =
+    "SELECT ip, resolution.name, first_ns, last_ns, resolution.id, boot, cgroup, incarnation
+     FROM resolution JOIN container ON container.id = container_id";
+
+pub(super) fn resolution(row: &Row<'_>) -> Result<Resolution, Problem> {
+    let text = row.get_ref(0)?.as_str().map_err(not_text)?;
+    Ok(Resolution {
+        container: container_key(row, 5)?,
+        ip: text
+            .parse()
+            .map_err(|_| Problem::Damaged(format!("{text:?} is no address")))?,
+        name: name(row, 1)?,
+        first: Timestamp(row.get(2)?),
+        last: Timestamp(row.get(3)?),
     })
 }
 

@@ -6,7 +6,7 @@
 
 use super::{SqliteStore, open::BUSY_TIMEOUT, problem::Problem, spool};
 use crate::{Limits, Removed, StoreError};
-use ethogram_model::Timestamp;
+use ethogram_model::{Kind, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{collections::HashSet, time::Duration};
 
@@ -62,6 +62,7 @@ fn remove_older_than(
     removed: &mut Removed,
 ) -> Result<(), StoreError> {
     remove_rows_before(store, cutoff, Survivors::Stay, removed)?;
+    remove_resolutions(store, cutoff, removed)?;
     for id in store.read(|connection| ids(connection, GONE_CONTAINERS, cutoff))? {
         remove_container(store, id, removed)?;
     }
@@ -87,6 +88,28 @@ const DELETE_ENDPOINTS: &str = "
     DELETE FROM endpoint WHERE coalesce(until_ns,
         (SELECT min(from_ns) FROM endpoint AS later
          WHERE later.ip = endpoint.ip AND later.from_ns > endpoint.from_ns)) < ?1";
+
+/// A name that a row still wants is kept, however long ago it was asked for.
+const DELETE_RESOLUTIONS: &str = "
+    DELETE FROM resolution WHERE last_ns < ?1 AND container_id = ?2 AND ip NOT IN (
+        SELECT text FROM observation JOIN text ON text.id = target_id
+        WHERE container_id = ?2 AND kind = ?3)";
+
+fn remove_resolutions(
+    store: &SqliteStore,
+    cutoff: Timestamp,
+    removed: &mut Removed,
+) -> Result<(), StoreError> {
+    const CONTAINERS: &str = "SELECT DISTINCT container_id FROM resolution WHERE last_ns < ?1";
+    for id in store.read(|connection| ids(connection, CONTAINERS, cutoff))? {
+        removed.resolutions += store.write(|writer| {
+            let egress = Kind::Egress.number();
+            let mut delete = writer.connection().prepare_cached(DELETE_RESOLUTIONS)?;
+            Ok(delete.execute(params![cutoff.0, id, egress])? as u64)
+        })?;
+    }
+    Ok(())
+}
 
 /// The newest run stays, and any that still owns a container: its id must stay known as
 /// long as it could report.
@@ -262,6 +285,7 @@ fn remove_container(store: &SqliteStore, id: i64, removed: &mut Removed) -> Resu
             spool::count_unsent(connection, "container_id = ?1", &[id])?;
             removed.rows += delete("DELETE FROM observation WHERE container_id = ?1")?;
             delete("DELETE FROM loss WHERE container_id = ?1")?;
+            delete("DELETE FROM resolution WHERE container_id = ?1")?;
             delete("DELETE FROM container_change WHERE container_id = ?1")?;
             removed.containers += delete("DELETE FROM container WHERE id = ?1")?;
             Ok(())

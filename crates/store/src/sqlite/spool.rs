@@ -2,7 +2,7 @@
 
 use super::{
     problem::Problem,
-    read::{self, ENDPOINT, OBSERVATION, RUN, Texts},
+    read::{self, ENDPOINT, OBSERVATION, RESOLUTION, RUN, Texts},
 };
 use crate::{Changes, ContainerChanges, PageLimits, Peer, Position, spool::PLACE_COLUMNS};
 use ethogram_model::{Endpoint, Loss, LossReason, Observation};
@@ -41,6 +41,7 @@ pub(super) fn changes_since(
         changes: Changes {
             runs: Vec::new(),
             endpoints: Vec::new(),
+            resolutions: Vec::new(),
             containers: Vec::new(),
             position,
         },
@@ -54,6 +55,7 @@ pub(super) fn changes_since(
     }
     if page.take_runs(connection)?
         && page.take_endpoints(connection)?
+        && page.take_resolutions(connection)?
         && page.take_containers(connection)?
     {
         page.position = Position::at_rest(page.position.until);
@@ -75,6 +77,7 @@ impl Page {
     fn admits(&mut self, bytes: usize) -> bool {
         let is_first = self.changes.runs.is_empty()
             && self.changes.endpoints.is_empty()
+            && self.changes.resolutions.is_empty()
             && self
                 .changes
                 .containers
@@ -126,6 +129,27 @@ impl Page {
             self.position.endpoint = row.get(6)?;
         }
         self.position.endpoint = LAST;
+        Ok(true)
+    }
+
+    /// Whether there are no more of them.
+    fn take_resolutions(&mut self, connection: &Connection) -> Result<bool, Problem> {
+        if self.position.resolution == LAST {
+            return Ok(true);
+        }
+        let mut statement = connection.prepare_cached(&format!(
+            "{RESOLUTION} WHERE resolution.id > ?1 AND changed > ?2 ORDER BY resolution.id"
+        ))?;
+        let mut rows = statement.query([self.position.resolution, self.position.after])?;
+        while let Some(row) = rows.next()? {
+            let resolution = read::resolution(row)?;
+            if !self.admits(ROW_BYTES + resolution.name.as_str().len()) {
+                return Ok(false);
+            }
+            self.changes.resolutions.push(resolution);
+            self.position.resolution = row.get(4)?;
+        }
+        self.position.resolution = LAST;
         Ok(true)
     }
 
@@ -265,7 +289,7 @@ fn label_bytes(labels: &ethogram_model::Labels) -> usize {
 pub(super) fn peer(connection: &Connection, name: &str) -> Result<Peer, Problem> {
     let start = Position::START;
     connection
-        .prepare_cached("INSERT OR IGNORE INTO peer VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)")?
+        .prepare_cached("INSERT OR IGNORE INTO peer (name, after, until, run_id, endpoint_id, container_id, stamp) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)")?
         .execute(params![
             name,
             start.after,
@@ -276,7 +300,8 @@ pub(super) fn peer(connection: &Connection, name: &str) -> Result<Peer, Problem>
         ])?;
     Ok(connection
         .prepare_cached(
-            "SELECT after, until, run_id, endpoint_id, container_id, stamp, removed_unsent FROM peer WHERE name = ?1",
+            "SELECT after, until, run_id, endpoint_id, container_id, stamp, removed_unsent, resolution_id
+             FROM peer WHERE name = ?1",
         )?
         .query_row([name], |row| {
             Ok(Peer {
@@ -285,6 +310,7 @@ pub(super) fn peer(connection: &Connection, name: &str) -> Result<Peer, Problem>
                     until: row.get(1)?,
                     run: row.get(2)?,
                     endpoint: row.get(3)?,
+                    resolution: row.get(7)?,
                     container: row.get(4)?,
                     place: [0; PLACE_COLUMNS],
                 },
@@ -302,7 +328,8 @@ pub(super) fn acknowledge(
 ) -> Result<(), Problem> {
     connection
         .prepare_cached(
-            "UPDATE peer SET after = ?2, until = ?3, run_id = ?4, endpoint_id = ?5, container_id = ?6, stamp = ?7
+            "UPDATE peer SET after = ?2, until = ?3, run_id = ?4, endpoint_id = ?5, container_id = ?6, stamp = ?7,
+                resolution_id = ?8
              WHERE name = ?1",
         )?
         .execute(params![
@@ -312,7 +339,8 @@ pub(super) fn acknowledge(
             position.run,
             position.endpoint,
             position.container,
-            stamp
+            stamp,
+            position.resolution
         ])?;
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use super::{problem::Problem, recent::RecentMap};
 use crate::Report;
-use ethogram_model::{Container, ContainerKey, Endpoint, Loss, Name, Observation, Run, Tally};
+use ethogram_model::{
+    Container, ContainerKey, Endpoint, Loss, Name, Observation, Resolution, Run, Tally,
+};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -157,6 +159,9 @@ fn apply(connection: &Connection, texts: &mut TextIds, report: &Report) -> Resul
     }
     for endpoint in &report.endpoints {
         upsert_endpoint(connection, endpoint, sequence)?;
+    }
+    for resolution in &report.resolutions {
+        upsert_resolution(connection, &run, resolution)?;
     }
     Ok(())
 }
@@ -533,6 +538,33 @@ fn upsert_endpoint(
             json(&endpoint.labels),
             endpoint.until.map(|time| time.0),
             sequence
+        ])?;
+    Ok(())
+}
+
+fn upsert_resolution(
+    connection: &Connection,
+    run: &RunRow<'_>,
+    resolution: &Resolution,
+) -> Result<(), Problem> {
+    let container_id = claim_container(connection, run, &resolution.container)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO resolution (container_id, ip, name, first_ns, last_ns, changed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET
+                 first_ns = min(first_ns, excluded.first_ns),
+                 last_ns = max(last_ns, excluded.last_ns),
+                 changed = excluded.changed
+             WHERE excluded.first_ns < first_ns OR excluded.last_ns > last_ns",
+        )?
+        .execute(params![
+            container_id,
+            resolution.ip.to_string(),
+            resolution.name.as_str(),
+            resolution.first.0,
+            resolution.last.0,
+            run.sequence
         ])?;
     Ok(())
 }

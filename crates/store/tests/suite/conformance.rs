@@ -3,7 +3,8 @@
 use crate::support::*;
 use ethogram_model::{
     Access, Behaviour, BootId, Container, ContainerKey, Endpoint, Kind, Labels, Loss, LossReason,
-    Name, Observation, Protocol, Run, Runtime, Selection, Status, Tally, Timestamp, Workload,
+    Name, Observation, Protocol, Resolution, Run, Runtime, Selection, Status, Tally, Timestamp,
+    Workload,
 };
 use ethogram_store::{Limits, Report, Stats, StoreError};
 use proptest::{prelude::*, sample::Index};
@@ -34,6 +35,7 @@ macro_rules! conformance {
             counts_saturate,
             endpoints_are_found_by_address,
             names_come_also_from_who_counts_nothing,
+            what_name_servers_told_joins_and_goes_with_its_container,
             runs_are_told,
             a_machines_runs_are_found_by_its_boots,
             the_last_sign_of_life_is_found_by_the_beginning_of_an_id,
@@ -601,6 +603,76 @@ pub(crate) fn names_come_also_from_who_counts_nothing(new: NewStore) {
         .map(|run| run.id)
         .collect();
     assert_eq!(runs, ["a"]);
+}
+
+pub(crate) fn what_name_servers_told_joins_and_goes_with_its_container(new: NewStore) {
+    let Fresh { store, _place } = new();
+    let told = |cgroup, ip: &str, name: &str, first, last| Resolution {
+        container: key(cgroup),
+        ip: ip.parse().unwrap(),
+        name: Name::from_escaped(name),
+        first: Timestamp(first),
+        last: Timestamp(last),
+    };
+    let apply = |run_id: &str, resolutions: &[Resolution]| {
+        let mut over = container(2, "shop", "over");
+        over.ended = Some(Timestamp(50));
+        let mut egress = opens("192.0.2.1");
+        egress.kind = Kind::Egress;
+        let report = Report {
+            containers: vec![container(1, "dvwa", "web"), over],
+            resolutions: resolutions.to_vec(),
+            ..report(
+                &run(run_id),
+                vec![observed(&key(1), egress, tally(1, 1, 900))],
+            )
+        };
+        store.apply(&report).unwrap();
+    };
+    let all = |selection: &Selection| {
+        let mut all = store.resolutions(selection).unwrap();
+        all.sort_by_key(|r| (r.container.clone(), r.ip, r.name.clone()));
+        all
+    };
+    let hostile = r"it\x27s\\not.example";
+    apply(
+        "a",
+        &[
+            told(1, "192.0.2.1", "a.example", 10, 20),
+            told(1, "192.0.2.1", "b.example", 10, 10),
+            told(1, "2001:db8::1", hostile, 10, 10),
+            told(2, "192.0.2.1", "a.example", 10, 40),
+            told(3, "192.0.2.9", "nobody.example", 10, 600),
+        ],
+    );
+    // Later, earlier, and again, by the same run and by the next.
+    apply("a", &[told(1, "192.0.2.1", "a.example", 15, 30)]);
+    apply("b", &[told(1, "192.0.2.1", "a.example", 5, 7)]);
+    apply("b", &[told(1, "192.0.2.1", "a.example", 5, 7)]);
+    let of_web = [
+        told(1, "192.0.2.1", "a.example", 5, 30),
+        told(1, "192.0.2.1", "b.example", 10, 10),
+        told(1, "2001:db8::1", hostile, 10, 10),
+    ];
+    let dvwa = Selection {
+        namespace: Some("dvwa".into()),
+        kinds: vec![Kind::File],
+        since: Some(Timestamp(5_000)),
+        ..Selection::default()
+    };
+    assert_eq!(all(&dvwa), of_web, "whatever is selected of the rows");
+    assert_eq!(
+        all(&everything()).len(),
+        5,
+        "one container was never described"
+    );
+
+    // What is old goes, but for what a row still wants.
+    let removed = store.retain(&nanoseconds(500), Timestamp(1_000)).unwrap();
+    assert_eq!(removed.resolutions, 2, "{removed:?}");
+    let mut left = of_web[..2].to_vec();
+    left.push(told(3, "192.0.2.9", "nobody.example", 10, 600));
+    assert_eq!(all(&everything()), left);
 }
 
 pub(crate) fn endpoints_are_found_by_address(new: NewStore) {

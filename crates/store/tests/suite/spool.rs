@@ -1,7 +1,7 @@
 //! Telling what changed: nothing is left out, whatever happens between the pages.
 
 use crate::support::*;
-use ethogram_model::{Endpoint, Labels, Loss, LossReason, Timestamp};
+use ethogram_model::{Endpoint, Labels, Loss, LossReason, Resolution, Timestamp};
 use ethogram_store::{Changes, Limits, PageLimits, Position, Report, Spool, SqliteStore, Store};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, time::Duration};
@@ -24,6 +24,7 @@ struct Replica {
     rows: Rows,
     losses: BTreeMap<(u64, LossReason), u64>,
     endpoints: BTreeMap<String, Option<Timestamp>>,
+    resolutions: BTreeMap<(u64, String), (Timestamp, Timestamp)>,
     runs: BTreeMap<String, Timestamp>,
 }
 
@@ -48,6 +49,7 @@ impl Replica {
         for endpoint in &changes.endpoints {
             self.endpoints.insert(endpoint.name.clone(), endpoint.until);
         }
+        self.resolutions.extend(told(&changes.resolutions));
         for run in &changes.runs {
             self.runs.insert(run.id.clone(), run.last_alive);
         }
@@ -84,12 +86,30 @@ fn whole(store: &SqliteStore) -> Replica {
             .into_iter()
             .map(|e| (e.name, e.until))
             .collect(),
+        resolutions: told(&store.resolutions(&everything()).unwrap()).collect(),
         runs: store
             .runs()
             .unwrap()
             .into_iter()
             .map(|r| (r.id, r.last_alive))
             .collect(),
+    }
+}
+
+fn told(
+    resolutions: &[Resolution],
+) -> impl Iterator<Item = ((u64, String), (Timestamp, Timestamp))> + '_ {
+    let key = |r: &Resolution| (r.container.cgroup, r.name.to_string());
+    resolutions.iter().map(move |r| (key(r), (r.first, r.last)))
+}
+
+fn resolution(cgroup: u64, number: u8, time: i64) -> Resolution {
+    Resolution {
+        container: key(cgroup),
+        ip: [192, 0, 2, number].into(),
+        name: (&*format!("{number}.example")).into(),
+        first: Timestamp(time),
+        last: Timestamp(time),
     }
 }
 
@@ -166,7 +186,9 @@ fn whoever_reads_on_knows_everything() {
                     });
                     let observations: BTreeMap<_, _> =
                         observations.map(|o| ((o.container.clone(), o.behaviour.clone()), o)).collect();
+                    let answered = rows.iter().filter(|(_, path)| path % 3 == 0);
                     store.apply(&Report {
+                        resolutions: answered.map(|&(cgroup, path)| resolution(cgroup, path, time)).collect(),
                         losses: loss.iter().map(|&cgroup| (key(cgroup), Loss {
                             reason: if cgroup % 2 == 0 { LossReason::Store } else { LossReason::RingFull },
                             count: time as u64,
@@ -179,7 +201,7 @@ fn whoever_reads_on_knows_everything() {
                     let limits = PageLimits { rows_max: *rows_max, bytes_max: *bytes_max };
                     let changes = store.changes_since(&position, limits).unwrap();
                     let count: usize = changes.containers.iter().map(|c| c.observations.len()).sum();
-                    prop_assert!(count + changes.endpoints.len() + changes.runs.len() <= *rows_max);
+                    prop_assert!(count + changes.endpoints.len() + changes.resolutions.len() + changes.runs.len() <= *rows_max);
                     replica.take(&changes);
                     position = changes.position;
                 }

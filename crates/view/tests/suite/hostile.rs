@@ -238,6 +238,7 @@ proptest! {
             peer_namespace: "".into(),
             peer_labels: words.iter().map(|w| (w.into(), w.into())).collect(),
             dns_name: (&source).into(),
+            dns_names: words.iter().map(Printable::from).collect(),
             access: words.iter().map(Printable::from).collect(),
             marks: Vec::new(),
             status: "Allow".into(),

@@ -204,6 +204,11 @@ fn observations() -> Vec<Observation> {
             ),
             Access::LISTEN | Access::AT_START,
         ),
+        network(
+            seen(Egress, "/usr/bin/curl", "203.0.113.9", 3, 12_000),
+            Protocol::Tcp,
+            443,
+        ),
         seen(Capability, "/bin/ping", "CAP_NET_RAW", 4, 0),
         seen(Syscall, "/usr/sbin/apache2", "setuid", 5, 15_622),
         of(
@@ -242,6 +247,22 @@ fn observations() -> Vec<Observation> {
     all
 }
 
+/// Two names for one address, one of them asked for later, and a third too late.
+fn resolutions() -> Vec<Resolution> {
+    let told = |name: &str, before: i64, last_before: i64| Resolution {
+        container: key(1),
+        ip: [203, 0, 113, 9].into(),
+        name: name.into(),
+        first: second(before),
+        last: second(last_before),
+    };
+    vec![
+        told("static.example.org", 13_000, 13_000),
+        told("api.example.org", 14_000, 12_100),
+        told("later.example.org", 11_000, 11_000),
+    ]
+}
+
 /// What a store would hand over, with a restart of the web container and a run that broke off.
 pub(crate) fn document(change: impl FnOnce(&mut SummaryOptions)) -> Document {
     let containers = [web(), sidecar(), cache(), web_with_key(4)];
@@ -272,6 +293,7 @@ pub(crate) fn document(change: impl FnOnce(&mut SummaryOptions)) -> Document {
         containers: &containers,
         observations: &observations(),
         endpoints: &endpoints,
+        resolutions: &resolutions(),
         losses: &[lost(LossReason::RingFull, 10), lost(LossReason::Store, 2)],
         runs: &[run(30_000, 8000, false), run(7000, -60, false)],
         kept_since: Some(second(10_000)),
@@ -284,7 +306,8 @@ pub(crate) fn document(change: impl FnOnce(&mut SummaryOptions)) -> Document {
             .into_iter()
             .flatten()
         {
-            if row.peer.is_empty() && row.target.as_str().parse::<IpAddr>().is_ok() {
+            let nameless = row.peer.is_empty() && row.dns_names.is_empty();
+            if nameless && row.target.as_str().parse::<IpAddr>().is_ok() {
                 row.dns_name = "mirror.example.org".into();
             }
         }
