@@ -192,7 +192,11 @@ static __always_inline struct file_id file_id_of(struct file *file, struct task_
 
 /* ---- names: only at first sight ---- */
 struct name_walk {
-	struct walk walk;
+	/* As in struct walk, without what a name does not need: the stack is short before 6.13. */
+	struct dentry *dentry;
+	struct vfsmount *mnt;
+	struct dentry *root_dentry;
+	struct vfsmount *root_mnt;
 	struct scratch *s;
 	u32 start; /* of what is written so far */
 	bool cut;
@@ -200,12 +204,12 @@ struct name_walk {
 
 static long name_step(u32 index, struct name_walk *n)
 {
-	struct dentry *dentry = n->walk.dentry, *parent, *mnt_root;
-	struct vfsmount *mnt = n->walk.mnt;
+	struct dentry *dentry = n->dentry, *parent, *mnt_root;
+	struct vfsmount *mnt = n->mnt;
 	const unsigned char *name;
 	u32 length, start;
 
-	if (dentry == n->walk.root_dentry && mnt == n->walk.root_mnt)
+	if (dentry == n->root_dentry && mnt == n->root_mnt)
 		return 1;
 	parent = BPF_CORE_READ(dentry, d_parent);
 	mnt_root = BPF_CORE_READ(mnt, mnt_root);
@@ -221,8 +225,8 @@ static long name_step(u32 index, struct name_walk *n)
 			return 1;
 		if (up == mount)
 			goto named;
-		n->walk.dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		n->walk.mnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
+		n->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		n->mnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
 		return 0;
 	}
 named:
@@ -249,7 +253,7 @@ named:
 	if (length && bpf_probe_read_kernel(&n->s->path[start + 1], length, name))
 		return 1;
 	n->start = start;
-	n->walk.dentry = parent;
+	n->dentry = parent;
 	return dentry == parent; /* outside the tree: memfd:name, pipe: */
 }
 
@@ -258,10 +262,10 @@ static __noinline int path_into(struct scratch *s, void *mnt, void *dentry, stru
 {
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	struct name_walk n = {
-		.walk = { .dentry = dentry,
-			  .mnt = mnt,
-			  .root_dentry = BPF_CORE_READ(fs, root.dentry),
-			  .root_mnt = BPF_CORE_READ(fs, root.mnt) },
+		.dentry = dentry,
+		.mnt = mnt,
+		.root_dentry = BPF_CORE_READ(fs, root.dentry),
+		.root_mnt = BPF_CORE_READ(fs, root.mnt),
 		.s = s,
 		.start = PATH_BYTES_MAX,
 	};

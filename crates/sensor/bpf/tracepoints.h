@@ -274,10 +274,12 @@ static __always_inline void on_answer(struct actor *actor, struct sock *sk, cons
 
 /*
  * Whether a call that was told no address, or has none, read from a name server. Asked
- * before anything else is known, because most calls read something else.
+ * before anything else is known, because most calls read something else. A function of its
+ * own for the sake of the caller's stack.
  */
-static __always_inline bool has_read_answer(const struct call *call, struct task_struct *task)
+static __noinline bool has_read_answer(const struct call *call)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct sock *sk;
 
 	if (call->ret <= 0 || (call->rule.op == CALL_RECVFROM && call->args[3] & MSG_PEEK))
@@ -356,16 +358,24 @@ struct messages {
 	struct sock *sk;
 };
 
+/* A function of its own, so that what it reads into is not on the stack of what is called next. */
+static __noinline u32 bytes_of_message(u64 header)
+{
+	union user_memory length = {};
+
+	/* Unreadable is empty; message() reads the same page and says so. */
+	read_user(&length, header + sizeof(struct user_msghdr), sizeof(u32));
+	return length.number;
+}
+
 static long one_message(u32 index, struct messages *m)
 {
-	void *header = (void *)(m->call->args[1] + index * sizeof(struct user_mmsghdr));
-	union user_memory length = {};
+	u64 header = m->call->args[1] + index * sizeof(struct user_mmsghdr);
 
 	if (index >= m->call->ret)
 		return 1;
-	read_user(&length, (u64)header + sizeof(struct user_msghdr), sizeof(u32));
-	message(m->actor, m->sk, m->call, header, length.number, m->call->args[3],
-		bpf_get_current_task_btf());
+	message(m->actor, m->sk, m->call, (void *)header, bytes_of_message(header),
+		m->call->args[3], bpf_get_current_task_btf());
 	return 0;
 }
 
@@ -477,11 +487,11 @@ static __always_inline int call_exited(struct pt_regs *regs, long ret)
 			return 0;
 		break;
 	case CALL_RECVFROM:
-		if (!call.args[4] && !has_read_answer(&call, task))
+		if (!call.args[4] && !has_read_answer(&call))
 			return 0;
 		break;
 	case CALL_READ:
-		if (!has_read_answer(&call, task))
+		if (!has_read_answer(&call))
 			return 0;
 		break;
 	case CALL_EXEC:
