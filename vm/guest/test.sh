@@ -45,7 +45,8 @@ has_smoke_rows() {
 
 # records_truth HOOKS
 records_truth() {
-    ethogram record -q --hooks "$1" -o "/data/$1.db" --fold none -- \
+    ethogram record -q --hooks "$1" -o "/data/$1.db" --fold none \
+        --rows-per-container-max 1000000 -- \
         actor --seed 1 --ops $operations --dir "/data/$1" --truth /data/truth.jsonl &&
         ethogram summary --db "/data/$1.db" -o json --fold none \
             --status allow,deny,audit,failed >/tmp/truth.json &&
@@ -53,15 +54,18 @@ records_truth() {
 }
 
 # covers HOOKS: every way of doing things is seen, or hidden by a blind spot that doctor lists.
+# Each set of hooks has files of its own, so that none passes by what another one left.
 covers() {
+    truth=/data/coverage-$1.json
+    summary=/data/coverage-$1-summary.json
+    doctor=/data/coverage-$1-doctor.json
     ethogram record -q --hooks "$1" -o "/data/coverage-$1.db" --fold none \
         --rows-per-container-max 1000000 -- \
-        matrix run --machine-wide --dir "/data/coverage-$1" --truth /data/coverage.json &&
+        matrix run --machine-wide --dir "/data/coverage-$1" --truth "$truth" &&
         ethogram summary --db "/data/coverage-$1.db" -o json --fold none \
-            --status allow,deny,audit,failed >/data/coverage-summary.json &&
-        ethogram doctor --hooks "$1" -o json >/data/coverage-doctor.json
-    matrix check --hooks "$1" --truth /data/coverage.json \
-        --summary /data/coverage-summary.json --doctor /data/coverage-doctor.json
+            --status allow,deny,audit,failed >"$summary" &&
+        ethogram doctor --hooks "$1" -o json >"$doctor"
+    matrix check --hooks "$1" --truth "$truth" --summary "$summary" --doctor "$doctor"
 }
 
 # refuses_clearly: says which kernel is too old for what, instead of a bare error number.
