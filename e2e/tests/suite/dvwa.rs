@@ -216,6 +216,7 @@ pub(super) fn nothing_is_lost() -> Result<()> {
 
 pub(super) fn the_text_is_as_the_model_shows_it() -> Result<()> {
     let text = &shared(&PLAYED)?.text;
+    println!("\n{text}");
     for title in [
         "Pod Name",
         "Namespace Name",
