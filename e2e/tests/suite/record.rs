@@ -132,7 +132,7 @@ pub(super) fn addresses_have_the_names_that_were_asked_for() -> Result<()> {
         .filter_map(|line| line.split_once(' '))
         .collect();
 
-    let document = summary_of(&recording, &["--fold", "none"])?;
+    let document = summary_of(&recording, &[])?;
     check_complete(only(&document)?)?;
     let rows = only(&document)?.table(Kind::Egress).iter();
     let rows: Vec<_> = rows
