@@ -1,8 +1,7 @@
 //! What the kernel half sends, from any bytes.
 
-use proptest::prelude::*;
-
 use ethogram_model::Budget;
+use proptest::prelude::*;
 
 use crate::{clock::Clock, sensor::Intake, sockets};
 
