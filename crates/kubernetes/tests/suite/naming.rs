@@ -265,7 +265,7 @@ async fn a_pod_that_waited_long_for_its_address_had_it_only_after_the_one_before
         fake.put(waiting);
         reader.run_for(wait).await;
         fake.put(pod("second", "second", "10.244.1.77", start));
-        reader.settle().await;
+        reader.outwait_pause().await;
         assert_eq!(
             reader.name_at("10.244.1.77", in_time),
             "pod/first",

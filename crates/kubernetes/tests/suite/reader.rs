@@ -1,7 +1,9 @@
 //! A collector in small: takes events, keeps endpoints as a store does, and asks them.
 
 use crate::fake_api::FakeApi;
-use ethogram_kubernetes::{Client, Names, NodePort, Scope, Silence, State, Uid, Watch};
+use ethogram_kubernetes::{
+    BACKOFF_MAX_S, Client, Names, NodePort, Scope, Silence, State, Uid, Watch,
+};
 use ethogram_model::{BootId, Container, ContainerKey, Endpoint, Name, Timestamp};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, timeout};
@@ -59,6 +61,12 @@ impl Reader {
     /// Takes events until there are none for a tenth of a second.
     pub(crate) async fn settle(&mut self) {
         self.run(Duration::from_millis(100)).await;
+    }
+
+    /// Takes events until there are none for longer than a watch pauses. After some minutes
+    /// without a word a watch is begun anew, so that what the fake tells may wait for it.
+    pub(crate) async fn outwait_pause(&mut self) {
+        self.run(Duration::from_secs(2 * BACKOFF_MAX_S)).await;
     }
 
     /// Takes events until there are none for that long.
