@@ -1,5 +1,9 @@
 //! Asks an agent over its unix socket, or a collector over the network.
 
+mod forwarded;
+
+pub(crate) use forwarded::{ForwardedCollector, ServiceName};
+
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
@@ -7,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use ethogram_cluster::dial::{Duplex, dial};
+use ethogram_cluster::dial::{Authority, Duplex, dial};
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode, Uri, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -25,6 +29,8 @@ pub(crate) enum Server {
     Agent(PathBuf),
     /// A collector.
     Collector(Collector),
+    /// A collector in a cluster, by the cluster's API server.
+    Forwarded(ForwardedCollector),
 }
 
 /// A collector, and what is shown to and asked of it.
@@ -44,6 +50,7 @@ impl fmt::Display for Server {
             Self::Collector(collector) => {
                 write!(f, "the collector at {}:{}", collector.host, collector.port)
             }
+            Self::Forwarded(collector) => collector.fmt(f),
         }
     }
 }
@@ -80,14 +87,28 @@ impl Collector {
         })
     }
 
-    fn authorization(&self) -> Result<Option<String>> {
-        let Some(file) = &self.token_file else {
-            return Ok(None);
-        };
-        let token = fs::read_to_string(file)
-            .with_context(|| format!("cannot read the token in {}", file.display()))?;
-        Ok(Some(format!("Bearer {}", token.trim())))
+    async fn reach(&self) -> Result<Reached> {
+        let ca = self.ca.as_deref().map(Authority::of_file).transpose()?;
+        Ok(Reached {
+            stream: dial(&self.host, self.port, ca.as_ref()).await?,
+            host: format!("{}:{}", self.host, self.port),
+            token: self.token_file.as_deref().map(read_token).transpose()?,
+            is_secure: ca.is_some(),
+        })
     }
+}
+
+fn read_token(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read the token in {}", file.display()))
+}
+
+/// A connection to a server, and what to say on it first.
+struct Reached {
+    stream: Box<dyn Duplex>,
+    host: String,
+    token: Option<String>,
+    /// Whether by TLS.
+    is_secure: bool,
 }
 
 /// Whether a host is this machine, where nobody else listens on the way.
@@ -110,25 +131,28 @@ pub(crate) fn get(server: &Server, path_and_query: &str) -> Result<Vec<u8>> {
 }
 
 async fn ask(server: &Server, path_and_query: &str) -> Result<Vec<u8>> {
-    let mut request = Request::get(path_and_query);
-    let stream: Box<dyn Duplex> = match server {
-        Server::Agent(socket) => {
-            request = request.header("host", "ethogram");
-            let stream = UnixStream::connect(socket).await;
-            Box::new(stream.map_err(|error| unreachable(socket, error))?)
-        }
-        Server::Collector(collector) => {
-            let (host, port) = (&collector.host, collector.port);
-            request = request.header("host", format!("{host}:{port}"));
-            if let Some(authorization) = collector.authorization()? {
-                request = request.header("authorization", authorization);
-            }
-            let stream = dial(host, port, collector.ca.as_deref()).await;
-            stream.with_context(|| format!("cannot reach {server}"))?
-        }
+    let reached = match server {
+        Server::Agent(socket) => reach_agent(socket).await?,
+        Server::Collector(collector) => collector
+            .reach()
+            .await
+            .with_context(|| format!("cannot reach {server}"))?,
+        Server::Forwarded(collector) => collector
+            .reach()
+            .await
+            .with_context(|| format!("cannot reach {server}"))?,
     };
-    let lost = || format!("lost {server}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let mut request = Request::get(path_and_query).header("host", reached.host);
+    if let Some(token) = reached.token {
+        request = request.header("authorization", format!("Bearer {}", token.trim()));
+    }
+    let lost = || match server {
+        Server::Forwarded(collector) if !reached.is_secure => {
+            format!("lost {server}{}", forwarded::WITHOUT_TLS)
+        }
+        _ => format!("lost {server}"),
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(reached.stream))
         .await
         .with_context(lost)?;
     let request = request
@@ -163,6 +187,16 @@ fn complaint(status: StatusCode, body: &[u8]) -> String {
         |_| status.to_string(),
         |Complaint { error }| error.as_str().to_owned(),
     )
+}
+
+async fn reach_agent(socket: &Path) -> Result<Reached> {
+    let stream = UnixStream::connect(socket).await;
+    Ok(Reached {
+        stream: Box::new(stream.map_err(|error| unreachable(socket, error))?),
+        host: "ethogram".to_owned(),
+        token: None,
+        is_secure: false,
+    })
 }
 
 fn unreachable(socket: &Path, error: io::Error) -> anyhow::Error {

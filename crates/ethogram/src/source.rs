@@ -3,13 +3,14 @@
 use std::{io, os::unix::net::UnixStream, path::Path};
 
 use anyhow::{Context, Result, bail};
+use ethogram_kubernetes::has_kubeconfig;
 use ethogram_model::Selection;
 use ethogram_store::SqliteStore;
 use ethogram_view::Document;
 
 use crate::{
     args::SourceArgs,
-    client::{self, Collector, Server},
+    client::{self, Collector, ForwardedCollector, Server},
     clock::now,
     config,
     inventory::Inventory,
@@ -26,13 +27,24 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// What the options name; else the agent, or else what an agent left behind.
+    /// What the options name; else the agent, or else what an agent left behind, or else the
+    /// collector of the user's cluster.
     pub(crate) fn choose(args: &SourceArgs) -> Result<Self> {
+        let by_kubeconfig =
+            args.kubeconfig.is_some() || args.context.is_some() || args.service.is_some();
         match (&args.db, &args.server, &args.socket) {
             (Some(file), _, _) => Self::store(file),
             (None, Some(_), Some(_)) => {
                 bail!("a collector (--server) and an agent (--socket) cannot both be asked")
             }
+            (None, Some(_), None) if by_kubeconfig => bail!(
+                "a collector is asked at its address (--server) or through an API server \
+                 (--kubeconfig, --context, --service), not both"
+            ),
+            (None, None, Some(_)) if by_kubeconfig => bail!(
+                "a collector (--kubeconfig, --context, --service) and an agent (--socket) cannot \
+                 both be asked"
+            ),
             (None, Some(url), None) => {
                 Ok(Self::Server(Server::Collector(Collector::new(url, args)?)))
             }
@@ -40,28 +52,39 @@ impl Source {
                 Agent::Answers => Ok(Self::agent(socket)),
                 Agent::Absent(why) => bail!(no_agent(socket, &why)),
             },
+            (None, None, None) if by_kubeconfig => Ok(Self::Server(Server::Forwarded(
+                ForwardedCollector::new(args),
+            ))),
             (None, None, None) => Self::default_of(
                 Path::new(config::SOCKET),
                 &Path::new(config::DATA_DIR).join(config::STORE_FILE),
+                has_kubeconfig().then(|| ForwardedCollector::new(args)),
             ),
         }
     }
 
-    fn default_of(socket: &Path, file: &Path) -> Result<Self> {
+    fn default_of(socket: &Path, file: &Path, cluster: Option<ForwardedCollector>) -> Result<Self> {
         let why = match probe(socket) {
             Agent::Answers => return Ok(Self::agent(socket)),
             Agent::Absent(why) => why,
         };
-        if why.kind() == io::ErrorKind::PermissionDenied || !file.exists() {
-            bail!(no_agent(socket, &why));
+        let nobody = format!("no agent answers at {}", socket.display());
+        match cluster {
+            _ if why.kind() == io::ErrorKind::PermissionDenied => bail!(no_agent(socket, &why)),
+            _ if file.exists() => {
+                let store = Self::store(file)?;
+                eprintln!(
+                    "ethogram: {nobody}; this is what is kept in {}",
+                    file.display()
+                );
+                Ok(store)
+            }
+            Some(collector) => {
+                eprintln!("ethogram: {nobody}; asking {collector}");
+                Ok(Self::Server(Server::Forwarded(collector)))
+            }
+            None => bail!(no_agent(socket, &why)),
         }
-        let store = Self::store(file)?;
-        eprintln!(
-            "ethogram: no agent answers at {}; this is what is kept in {}",
-            socket.display(),
-            file.display()
-        );
-        Ok(store)
     }
 
     fn agent(socket: &Path) -> Self {
@@ -134,7 +157,8 @@ fn no_agent(socket: &Path, why: &io::Error) -> String {
     let remedy = if why.kind() == io::ErrorKind::PermissionDenied {
         "become root, or a member of the group that the socket belongs to"
     } else {
-        "start one with `ethogram agent`, read a recording with --db FILE, or watch one command with `ethogram record -- COMMAND`"
+        "start one with `ethogram agent`, ask a collector with --server or --kubeconfig, read a \
+         recording with --db FILE, or watch one command with `ethogram record -- COMMAND`"
     };
     format!("no agent answers at {} ({why}): {remedy}", socket.display())
 }
@@ -148,25 +172,61 @@ mod tests {
     fn what_an_agent_left_behind_is_read_when_none_answers() {
         let folder = tempfile::tempdir().unwrap();
         let (socket, file) = (folder.path().join("sock"), folder.path().join("db"));
-        let error = Source::default_of(&socket, &file)
+        let error = Source::default_of(&socket, &file, None)
             .err()
             .unwrap()
             .to_string();
         assert!(error.contains("ethogram agent"), "{error}");
         drop(SqliteStore::open(&file).unwrap());
         assert!(matches!(
-            Source::default_of(&socket, &file),
+            Source::default_of(&socket, &file, None),
             Ok(Source::Store(_))
         ));
         let listener = UnixListener::bind(&socket).unwrap();
-        let source = Source::default_of(&socket, &file);
+        let source = Source::default_of(&socket, &file, None);
         assert!(matches!(source, Ok(Source::Server(Server::Agent(asked))) if asked == socket));
         drop(listener);
-        let source = Source::default_of(&socket, &file);
+        let source = Source::default_of(&socket, &file, None);
         assert!(
             matches!(source, Ok(Source::Store(_))),
             "a socket nobody listens at"
         );
+    }
+
+    #[test]
+    fn a_cluster_is_asked_where_nothing_else_is() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            from: SourceArgs,
+        }
+        let args = |options: &[&str]| {
+            let line = std::iter::once(&"ethogram").chain(options);
+            <Line as clap::Parser>::parse_from(line).from
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, file) = (folder.path().join("sock"), folder.path().join("db"));
+        let cluster = ForwardedCollector::new(&args(&[]));
+        let choose = || Source::default_of(&socket, &file, Some(cluster.clone()));
+        assert!(matches!(
+            choose(),
+            Ok(Source::Server(Server::Forwarded(asked))) if asked == cluster
+        ));
+        drop(SqliteStore::open(&file).unwrap());
+        assert!(matches!(choose(), Ok(Source::Store(_))));
+        for options in [
+            &["--context", "c"][..],
+            &["--kubeconfig", "/k"],
+            &["--service", "a/b"],
+        ] {
+            let asked = Source::choose(&args(options));
+            assert!(matches!(asked, Ok(Source::Server(Server::Forwarded(_)))));
+            for other in [["--server", "http://localhost:1"], ["--socket", "/s"]] {
+                let both = Source::choose(&args(&[options, &other].concat()));
+                let error = both.err().unwrap().to_string();
+                assert!(error.contains("both"), "{error}");
+            }
+        }
     }
 
     #[test]

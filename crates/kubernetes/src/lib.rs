@@ -34,10 +34,17 @@
 
 #![forbid(unsafe_code)]
 
+mod connect;
+mod forward;
 mod names;
 mod objects;
+mod reason;
 mod watch;
 
+pub use connect::{
+    ConnectError, connect, connect_as_user, connect_in_cluster, has_kubeconfig, is_in_cluster,
+};
+pub use forward::{ForwardError, Forwarded, ServicePort, forward, secret};
 pub use kube::Client;
 pub use names::{
     Bounds, Coverage, DEAD_PODS_KEPT_MAX, DEAD_PODS_KEPT_S, Event, FREED_KEPT_MAX, FREED_KEPT_S,
@@ -49,6 +56,5 @@ pub use objects::{
 };
 pub use watch::{
     BACKOFF_MAX_S, BACKOFF_MIN_MS, EVENTS_MAX, IDLE_MAX_S, LINE_BYTES_MAX, PAGE_BYTES_MAX,
-    PAGE_OBJECTS, REQUEST_TIMEOUT_S, Scope, WATCH_S, Watch, WatchError, connect,
-    connect_in_cluster, is_in_cluster,
+    PAGE_OBJECTS, REQUEST_TIMEOUT_S, Scope, WATCH_S, Watch,
 };

@@ -26,14 +26,11 @@ pub use wire::{LINE_BYTES_MAX, PAGE_BYTES_MAX};
 use crate::{
     names::Event,
     objects::{Kind, Uid, parse},
+    reason::reason,
 };
 use backoff::Backoff;
-use ethogram_model::Name;
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
-use std::{collections::HashSet, path::Path, time::Duration};
+use kube::Client;
+use std::{collections::HashSet, time::Duration};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -53,10 +50,6 @@ pub const IDLE_MAX_S: u64 = WATCH_S as u64 + 15;
 /// How many events wait to be taken; beyond it the tasks wait, and with them the API
 /// server's connections, which is no loss.
 pub const EVENTS_MAX: usize = 1024;
-/// Where the kubelet puts a service account's token.
-const SERVICE_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-/// How much is kept of what the API server says is wrong.
-const REASON_BYTES_MAX: usize = 1024;
 /// A watch that ends earlier without a word counts as a failure, so that it is not
 /// begun anew without a pause.
 const SHORT_WATCH: Duration = Duration::from_secs(5);
@@ -87,80 +80,6 @@ impl Scope {
             Self::Node(name) => Some(format!("spec.nodeName={name}")),
         }
     }
-}
-
-/// Why no client for the API server can be made.
-#[derive(Debug, thiserror::Error)]
-pub enum WatchError {
-    /// Neither a service account nor a kubeconfig says where it is.
-    #[error("no API server to ask: {0}; run in a pod with a service account, or name a kubeconfig")]
-    NowhereToAsk(#[source] Box<kube::config::InferConfigError>),
-    /// The kubeconfig cannot be used.
-    #[error("the kubeconfig {path} cannot be used: {why}")]
-    Kubeconfig {
-        /// Which file.
-        path: String,
-        /// What is wrong with it.
-        why: Box<kube::config::KubeconfigError>,
-    },
-    /// The pod's service account cannot be used.
-    #[error("the service account cannot be used: {0}; run in a pod that has one mounted")]
-    ServiceAccount(#[source] Box<kube::config::InClusterError>),
-    /// Certificates or the address are wrong.
-    #[error("no client for the API server {url}: {why}")]
-    Client {
-        /// Its address.
-        url: String,
-        /// What is wrong.
-        why: Box<kube::Error>,
-    },
-}
-
-/// A client by a kubeconfig, or, without one, by the pod's service account or the user's
-/// kubeconfig. Nothing is sent yet.
-///
-/// # Errors
-/// If none of them is there and right.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, WatchError> {
-    let config = match kubeconfig {
-        Some(path) => from_file(path)
-            .await
-            .map_err(|why| WatchError::Kubeconfig {
-                path: path.display().to_string(),
-                why: Box::new(why),
-            })?,
-        None => Config::infer()
-            .await
-            .map_err(|why| WatchError::NowhereToAsk(Box::new(why)))?,
-    };
-    client(config)
-}
-
-/// Whether this runs in a pod that may have a service account.
-#[must_use]
-pub fn is_in_cluster() -> bool {
-    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(SERVICE_TOKEN).exists()
-}
-
-/// A client by the pod's service account, whatever kubeconfig there is. Nothing is sent yet.
-///
-/// # Errors
-/// If this is no pod with a service account.
-pub fn connect_in_cluster() -> Result<Client, WatchError> {
-    client(Config::incluster().map_err(|why| WatchError::ServiceAccount(Box::new(why)))?)
-}
-
-fn client(config: Config) -> Result<Client, WatchError> {
-    let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|why| WatchError::Client {
-        url,
-        why: Box::new(why),
-    })
-}
-
-async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
-    let file = Kubeconfig::read_from(path)?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await
 }
 
 /// The running tasks; they end when this is dropped.
@@ -378,13 +297,6 @@ impl Line {
     async fn tell(&self, event: Event) -> Result<(), Closed> {
         self.told.send(event).await.map_err(|_| Closed)
     }
-}
-
-/// A reason as it may be kept and shown: others chose parts of its words.
-fn reason(text: &str) -> String {
-    let short = &text[..text.floor_char_boundary(REASON_BYTES_MAX)];
-    let cut = if short.len() < text.len() { "…" } else { "" };
-    format!("{}{cut}", Name::from(short))
 }
 
 fn advance(version: &mut String, at: Option<String>) {

@@ -7,6 +7,7 @@ use ethogram_model::{Fold, Timestamp};
 
 use super::StyleArgs;
 use crate::{
+    client::ServiceName,
     clock::{now, parse_moment},
     question::{GROUPS, TABLES, parse_label},
 };
@@ -21,6 +22,7 @@ use crate::{
   ethogram summary -c db --source /usr/sbin/mysqld -t file --fold none
   ethogram summary --by workload -o html > summary.html
   ethogram summary -n dvwa --server https://collector.example:8687 --ca ca.crt --token-file token
+  ethogram summary -n dvwa --context production
   ethogram summary --db server.db -o json | jq '.subjects[].tables.egress[]'")]
 pub(crate) struct SummaryArgs {
     /// Only this Kubernetes namespace
@@ -105,6 +107,16 @@ pub(crate) struct SourceArgs {
     /// Ask the collector at this address, such as https://collector.example:8687
     #[arg(long, value_name = "URL", env = "ETHOGRAM_SERVER")]
     pub(crate) server: Option<String>,
+    /// Ask the collector of the cluster that this kubeconfig leads to, through its API server
+    /// [default: the one that kubectl uses, where no agent answers]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Likewise, by this context of the kubeconfig
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Likewise, by this service [default: ethogram/ethogram-collector]
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "ETHOGRAM_SERVICE")]
+    pub(crate) service: Option<ServiceName>,
     /// Believe collectors whose certificate this authority signed
     #[arg(long, value_name = "FILE", env = "ETHOGRAM_CA")]
     pub(crate) ca: Option<PathBuf>,

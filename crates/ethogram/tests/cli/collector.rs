@@ -23,10 +23,10 @@ use tokio_stream::{Stream, StreamExt};
 
 use crate::support::{Known, ethogram, said};
 
-const AGENT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-const VIEWER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-const ADMIN: &str = "cccccccccccccccccccccccccccccccc";
-const NODE: &str = "node-1";
+pub(crate) const AGENT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub(crate) const VIEWER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+pub(crate) const ADMIN: &str = "cccccccccccccccccccccccccccccccc";
+pub(crate) const NODE: &str = "node-1";
 
 /// A collector that ends with the test.
 pub(crate) struct Collector {
@@ -136,7 +136,7 @@ pub(crate) fn tell(store: &Path, collector: String, trust: Trust) {
     });
 }
 
-fn tokens(folder: &Path) -> String {
+pub(crate) fn tokens(folder: &Path) -> String {
     let file = folder.join("tokens.toml");
     let text = format!(
         "[[token]]\nname = \"node-1\"\nsecret = \"{AGENT}\"\nrole = \"agent\"\nnode = \"{NODE}\"\n\

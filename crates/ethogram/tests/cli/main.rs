@@ -15,8 +15,16 @@ mod fake_api;
     dead_code,
     reason = "it is the test suite's of another crate"
 )]
+#[path = "../../../kubernetes/tests/suite/fake_forward.rs"]
+mod fake_forward;
+#[allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "it is the test suite's of another crate"
+)]
 #[path = "../../../kubernetes/tests/suite/fake_http.rs"]
 mod fake_http;
+mod forward;
 mod image;
 mod names;
 mod summary;

@@ -55,6 +55,7 @@ pub(crate) fn ethogram() -> Command {
     let mut command = Command::new(binary());
     for name in [
         "ETHOGRAM_SOCKET",
+        "KUBECONFIG",
         "ETHOGRAM_PAGER",
         "PAGER",
         "NO_COLOR",

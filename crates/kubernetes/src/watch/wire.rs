@@ -1,6 +1,9 @@
 //! Requests to the API server and what its answers say, without their meaning.
 
-use crate::objects::{Kind, Uid};
+use crate::{
+    objects::{Kind, Uid},
+    reason::chain,
+};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
 use hyper::{
@@ -143,20 +146,6 @@ impl Wire {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds.min(RETRY_AFTER_MAX_S)))
-}
-
-/// An error with its causes: kube's own text often leaves out the one that helps.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = next.source();
-    }
-    text
 }
 
 /// A page as it came.

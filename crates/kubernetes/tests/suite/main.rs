@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod fake_api;
+mod fake_forward;
 #[allow(dead_code, reason = "others' tests use more of it")]
 mod fake_http;
+mod forwarding;
 mod manifests;
 mod naming;
 mod reader;

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Container, Namespace, PodTemplateSpec, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -197,6 +197,7 @@ fn check(object: &Value) {
         ("apps/v1", "StatefulSet") => rewritten::<StatefulSet>(object),
         ("policy/v1", "PodDisruptionBudget") => rewritten::<PodDisruptionBudget>(object),
         ("networking.k8s.io/v1", "NetworkPolicy") => rewritten::<NetworkPolicy>(object),
+        ("rbac.authorization.k8s.io/v1", "Role") => rewritten::<Role>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => rewritten::<ClusterRole>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => {
             rewritten::<ClusterRoleBinding>(object)
@@ -355,6 +356,38 @@ fn the_collector_may_do_what_names_need_and_nothing_else() {
         assert_eq!(subjects.len(), 1);
         assert_eq!(subjects[0].name, "ethogram-collector");
         assert_eq!(subjects[0].namespace.as_deref(), Some("ethogram"));
+    }
+}
+
+#[test]
+fn a_reader_may_reach_the_collector_and_nothing_else() {
+    for (variant, objects) in variants() {
+        let role: Role = one(&objects, "Role", "ethogram-reader");
+        let mut allowed = Vec::new();
+        for rule in role.rules.unwrap() {
+            assert_eq!(rule.api_groups.unwrap(), [""], "{variant}");
+            let names = rule.resource_names.unwrap_or_default();
+            let resources = rule.resources.unwrap();
+            allowed.push((resources[0].clone(), names, rule.verbs));
+            assert_eq!(resources.len(), 1, "{variant}");
+        }
+        // As forward.rs asks for them.
+        let may = |what: &str, name: &str, verbs: &[&str]| {
+            let names = Some(name.to_owned()).filter(|name| !name.is_empty());
+            let verbs = verbs.iter().map(|verb| (*verb).to_owned());
+            (what.to_owned(), Vec::from_iter(names), verbs.collect())
+        };
+        assert_eq!(
+            allowed,
+            [
+                may("services", "ethogram-collector", &["get"]),
+                may("pods", "", &["list"]),
+                may("pods/portforward", "", &["get", "create"]),
+                may("secrets", "ethogram-reader", &["get"]),
+            ],
+            "{variant}"
+        );
+        assert!(of_kind(&objects, "RoleBinding").is_empty(), "{variant}");
     }
 }
 
