@@ -148,14 +148,16 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         ));
         sources::listen(&mut tasks, &shared, &stopped);
         neighbours::serve(&mut tasks, &shared, stopped)?;
-        tasks.spawn(retain(Arc::downgrade(&shared)));
+        // These owe nobody an answer: they end when this is dropped.
+        let mut endless = tokio::task::JoinSet::new();
+        endless.spawn(retain(Arc::downgrade(&shared)));
         if let (Some(names), Some(client)) = (&shared.names, api_server) {
-            tasks.spawn(Arc::clone(names).listen(client));
+            endless.spawn(Arc::clone(names).listen(client));
         }
         end_asked().await?;
         tracing::info!("ending");
         stop.send_replace(true);
-        let all = async { while tasks.join_next().await.is_some_and(|_| tasks.len() > 1) {} };
+        let all = async { while tasks.join_next().await.is_some() {} };
         if timeout(END_WAIT, all).await.is_err() {
             tracing::warn!("some streams did not end in time");
         }

@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,8 @@ pub(crate) const NODE: &str = "node-1";
 /// A collector that ends with the test.
 pub(crate) struct Collector {
     child: Child,
+    /// Reads what it says after it is ready, until its end.
+    rest_of_log: Option<JoinHandle<String>>,
     pub(crate) reports: SocketAddr,
     pub(crate) api: SocketAddr,
 }
@@ -54,9 +57,14 @@ impl Collector {
             address.parse().expect("an address")
         };
         let (reports, api) = (address("listen="), address("api="));
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let rest_of_log = std::thread::spawn(move || {
+            let mut rest = Vec::new();
+            log.read_to_end(&mut rest).expect("its log");
+            String::from_utf8_lossy(&rest).into_owned()
+        });
         Self {
             child,
+            rest_of_log: Some(rest_of_log),
             reports,
             api,
         }
@@ -76,6 +84,15 @@ impl Collector {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         (status.expect("a status"), body.to_owned())
+    }
+
+    /// Asks it to end, and returns what it said since it was ready.
+    pub(crate) fn end(mut self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it lives");
+        assert!(self.child.wait().expect("it ends").success());
+        let log = self.rest_of_log.take().expect("nobody else takes it");
+        log.join().expect("the log is read")
     }
 
     pub(crate) fn json(&self, path: &str, token: Option<&str>) -> Value {

@@ -120,6 +120,20 @@ fn peers_owners_and_labels_are_the_clusters() {
 }
 
 #[test]
+fn watching_does_not_delay_the_end() {
+    let cluster = Cluster::new();
+    let collector = cluster.collector();
+    until("services are current", || {
+        state(&collector, "services") == "current"
+    });
+    let log = collector.end();
+    assert!(
+        log.contains("ending") && !log.contains("did not end in time"),
+        "{log}"
+    );
+}
+
+#[test]
 fn an_api_server_that_was_away_is_caught_up_with() {
     let cluster = Cluster::new();
     let collector = cluster.collector();
