@@ -1,7 +1,6 @@
 //! The generated protocol.
 
-/// Messages, client and server of `proto/ethogram/v1/report.proto`; that file documents them.
-#[allow(
+#![allow(
     missing_docs,
     unreachable_pub,
     clippy::all,
@@ -12,6 +11,8 @@
     clippy::redundant_closure_for_method_calls,
     reason = "generated"
 )]
+
+/// Messages, client and server of `proto/ethogram/v1/report.proto`; that file documents them.
 pub mod proto {
     tonic::include_proto!("ethogram.v1");
 }

@@ -1,7 +1,6 @@
 //! The generated protocols. The files in `proto/` document them.
 
-/// KubeArmor's, of `proto/kubearmor/feeder.proto`.
-#[allow(
+#![allow(
     missing_docs,
     unreachable_pub,
     clippy::all,
@@ -12,38 +11,18 @@
     clippy::redundant_closure_for_method_calls,
     reason = "generated"
 )]
+
+/// KubeArmor's, of `proto/kubearmor/feeder.proto`.
 pub mod feeder {
     tonic::include_proto!("feeder");
 }
 
 /// Discovery-engine's, of `proto/discovery/observability.proto`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::unwrap_used,
-    clippy::wildcard_imports,
-    clippy::uninlined_format_args,
-    clippy::semicolon_if_nothing_returned,
-    clippy::redundant_closure_for_method_calls,
-    reason = "generated"
-)]
 pub mod discovery {
     tonic::include_proto!("v1.observability");
 }
 
 /// OpenTelemetry's, of `proto/opentelemetry`; nested as the generated code expects it.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::unwrap_used,
-    clippy::wildcard_imports,
-    clippy::uninlined_format_args,
-    clippy::semicolon_if_nothing_returned,
-    clippy::redundant_closure_for_method_calls,
-    reason = "generated"
-)]
 pub mod otlp {
     pub mod common {
         pub mod v1 {
