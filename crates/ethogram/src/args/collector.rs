@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   ethogram certs --out certs --server collector.example --node node-1
-  ethogram collector --listen 0.0.0.0:4317 --tls-cert certs/collector.crt --tls-key certs/collector.key \\
+  ethogram collector --listen 0.0.0.0:8688 --tls-cert certs/collector.crt --tls-key certs/collector.key \\
       --client-ca certs/ca.crt
   ethogram collector --store clickhouse://localhost:8123/ethogram
   curl -s localhost:8687/v1/agents")]

@@ -34,7 +34,7 @@ const TROUBLE: u8 = 1;
 /// A pod that is there and ready.
 pub(crate) const POD: &str = "ethogram-collector-0";
 /// The port that its container names `api`.
-pub(crate) const POD_PORT: u16 = 9421;
+pub(crate) const POD_PORT: u16 = 8687;
 
 /// The fake.
 #[derive(Clone)]
@@ -63,7 +63,7 @@ pub(crate) fn pod(name: &str, ready: bool) -> Value {
         "spec": {"containers": [{
             "name": "collector",
             "ports": [
-                {"name": "ingest", "containerPort": 9420},
+                {"name": "ingest", "containerPort": 8688},
                 {"name": "api", "containerPort": POD_PORT},
             ],
         }]},
@@ -83,7 +83,7 @@ impl FakeCluster {
             "spec": {
                 "selector": {"app.kubernetes.io/name": "ethogram-collector"},
                 "ports": [
-                    {"name": "ingest", "port": 9420, "targetPort": "ingest"},
+                    {"name": "ingest", "port": 8688, "targetPort": "ingest"},
                     {"name": "api", "port": 443, "targetPort": "api"},
                     {"name": "number", "port": 444, "targetPort": POD_PORT},
                     {"name": "same", "port": POD_PORT},

@@ -162,7 +162,7 @@ async fn a_port_where_nobody_listens_is_said_by_the_pods_node() {
     let why = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
     let why = why.to_string();
     assert!(
-        why.contains("error forwarding port 9421") && why.contains("refused"),
+        why.contains("error forwarding port 8687") && why.contains("refused"),
         "{why}"
     );
 }

@@ -517,7 +517,7 @@ fn names_lead_to_something() {
             .collect();
         assert_eq!(
             named,
-            [("ingest".to_owned(), 9420), ("api".to_owned(), 9421)]
+            [("ingest".to_owned(), 8688), ("api".to_owned(), 8687)]
         );
         for (name, port) in &named {
             let is_it = |p: &k8s_openapi::api::core::v1::ContainerPort| {
@@ -528,7 +528,7 @@ fn names_lead_to_something() {
         let collector_url = &settings.data.unwrap()["collector"];
         assert_eq!(
             collector_url,
-            "https://ethogram-collector.ethogram.svc:9420"
+            "https://ethogram-collector.ethogram.svc:8688"
         );
         for monitor in of_kind(&objects, "ServiceMonitor") {
             let monitor: ServiceMonitor = typed(&monitor);
