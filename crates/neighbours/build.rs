@@ -7,6 +7,7 @@ const PROTO: &str = "../../proto";
 const FILES: &[&str] = &[
     "kubearmor/feeder.proto",
     "discovery/observability.proto",
+    "discovery/publisher.proto",
     "opentelemetry/collector/logs/v1/logs_service.proto",
     "opentelemetry/collector/metrics/v1/metrics_service.proto",
 ];

@@ -67,6 +67,7 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         refuse_strangers(&args)?;
     }
     neighbours::refuse_strangers(&args)?;
+    neighbours::refuse_what_no_store_tells(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -79,17 +79,19 @@ impl Listening {
     }
 }
 
-/// Answers `karmor summary` until `stop` turns true.
+/// Answers `karmor summary` until `stop` turns true, and publishes what a feed tells.
 pub(crate) fn serve_observability(
     tasks: &mut JoinSet<()>,
     listening: Listening,
     served: Arc<Served>,
+    feed: Option<Arc<Feed>>,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     tracing::info!(observability = %listening.listener.local_addr()?, "answering karmor summary");
     let connections = incoming(listening.listener, listening.tls);
     tasks.spawn(async move {
-        let answered = ethogram_neighbours::serve_observability(served, connections, stop).await;
+        let answered =
+            ethogram_neighbours::serve_observability(served, feed, connections, stop).await;
         if let Err(error) = answered {
             tracing::error!("cannot answer karmor summary any more: {error}");
         }

@@ -35,7 +35,7 @@ pub use place::Place;
 pub use run::Run;
 pub use selection::Selection;
 pub use summary::{
-    Completeness, Facts, Gap, Group, Peer, Row, Subject, Summary, SummaryOptions, summarize,
+    Completeness, Facts, Gap, Group, Peer, Peers, Row, Subject, Summary, SummaryOptions, summarize,
 };
 pub use tally::Tally;
 pub use time::Timestamp;

@@ -7,7 +7,7 @@ mod resolved;
 mod subjects;
 
 pub use completeness::{Completeness, Gap};
-pub use peers::Peer;
+pub use peers::{Peer, Peers};
 pub use subjects::{Group, Subject};
 
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
     Observation, Protocol, Resolution, Run, Selection, Status, Tally, Timestamp,
 };
 use completeness::Watches;
-use peers::Peers;
 use resolved::{Names, Resolved};
 use std::{borrow::Cow, collections::HashMap};
 

@@ -1,9 +1,10 @@
 //! Speaks the neighbours' languages.
 //!
 //! `observability` answers what discovery-engine answered, so that `karmor summary` works
-//! against an agent or a collector; `log_service` streams what changes, as KubeArmor
-//! streams events, for `karmor logs` and `karmor profile`; [`consume`] listens to KubeArmor. `docs/neighbours.md` says what is served and what
-//! differs. Every text that goes out was made printable where it came in.
+//! against an agent or a collector, and `publisher` publishes what it published;
+//! `log_service` streams what changes, as KubeArmor streams events, for `karmor logs` and
+//! `karmor profile`; [`consume`] listens to KubeArmor. `docs/neighbours.md` says what is
+//! served and what differs. Every text that goes out was made printable where it came in.
 //!
 //! **Architecture invariant:** a neighbour's protocol is translated here and nowhere else;
 //! what a row means is the model's matter, and who may read is the cluster crate's.
@@ -18,6 +19,7 @@ mod lines;
 mod log_service;
 mod observability;
 mod otlp;
+mod publisher;
 mod server;
 mod who;
 mod wire;
@@ -28,4 +30,4 @@ pub use feed::Feed;
 pub use lines::{LINES_SCHEMA, LinesError, write_lines};
 pub use otlp::{Exported, Receiver, export};
 pub use server::{Served, serve_log_service, serve_observability};
-pub use wire::{discovery, feeder, otlp as opentelemetry};
+pub use wire::{discovery, feeder, otlp as opentelemetry, publisher as publishing};

@@ -31,6 +31,11 @@ const TABLES: &[(&str, &[Kind])] = &[
     ("bind", &[Kind::Bind]),
 ];
 
+/// Whether rows of a kind have a place in discovery-engine's protocols.
+pub(crate) fn is_told(kind: Kind) -> bool {
+    TABLES.iter().any(|(_, kinds)| kinds.contains(&kind))
+}
+
 /// The service.
 pub(crate) struct Answers(pub(crate) Arc<Served>);
 
@@ -99,19 +104,19 @@ impl Answers {
 }
 
 /// What is asked for.
-struct Wanted {
+pub(crate) struct Wanted {
     caller: Caller,
     namespace: String,
     pod: String,
     deployment: String,
-    selection: Selection,
+    pub(crate) selection: Selection,
     fold: Fold,
     /// Whether it is asked of another cluster.
     is_elsewhere: bool,
 }
 
 impl Wanted {
-    fn new(asked: Asked, caller: Caller, cluster: &str) -> Result<Self, Status> {
+    pub(crate) fn new(asked: Asked, caller: Caller, cluster: &str) -> Result<Self, Status> {
         let labels = parse_labels(&asked.label).map_err(Status::invalid_argument)?;
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let selection = Selection {
@@ -145,11 +150,12 @@ impl Wanted {
         }
     }
 
-    fn wants(&self, container: &Container) -> bool {
+    pub(crate) fn wants(&self, container: &Container) -> bool {
         let Who { namespace, pod } = Who::is(container);
         let own = Some(container.namespace.as_str()).filter(|name| !name.is_empty());
         let is = |wanted: &str, value| wanted.is_empty() || wanted == value;
         !self.is_elsewhere
+            && self.selection.selects(container)
             && self.caller.reads(own)
             && !container.is_sandbox()
             && is(&self.namespace, namespace)
@@ -157,7 +163,8 @@ impl Wanted {
             && is(&self.deployment, &container.workload.name)
     }
 
-    fn containers(&self, store: &dyn Store) -> Result<Vec<Container>, StoreError> {
+    /// The containers in question.
+    pub(crate) fn containers(&self, store: &dyn Store) -> Result<Vec<Container>, StoreError> {
         let kept = store.containers(&self.selection)?.into_iter();
         let containers = kept.map(|kept| kept.container);
         Ok(containers.filter(|c| self.wants(c)).collect())

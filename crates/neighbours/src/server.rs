@@ -3,14 +3,15 @@
 use crate::{
     discovery::observability_server::ObservabilityServer, feed::Feed,
     feeder::log_service_server::LogServiceServer, guard::Guard, log_service::Streams,
-    observability::Answers, wire::DESCRIPTORS,
+    observability::Answers, publisher::Publishing, publishing::publisher_server::PublisherServer,
+    wire::DESCRIPTORS,
 };
 use ethogram_cluster::listen::Connection;
 use ethogram_store::{Store, StoreError};
 use std::{io, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, transport::Server};
+use tonic::{Status, server::NamedService, transport::Server};
 
 /// Answers computed at a time, because each may need much memory; more wait.
 const ANSWERS_MAX: usize = 2;
@@ -56,21 +57,33 @@ impl Served {
     }
 }
 
-/// Answers `karmor summary` on these connections until `stop` turns true.
+/// Answers `karmor summary` on these connections until `stop` turns true, and publishes what
+/// a feed tells, if there is one.
 ///
 /// # Errors
 /// If no more connections can be taken.
 pub async fn serve_observability(
     served: Arc<Served>,
+    feed: Option<Arc<Feed>>,
     connections: ReceiverStream<io::Result<Connection>>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let (health, healthy) = tonic_health::server::health_reporter();
     health.set_serving::<ObservabilityServer<Answers>>().await;
+    let mut names = vec![ObservabilityServer::<Answers>::NAME];
+    if feed.is_some() {
+        names.push(PublisherServer::<Publishing>::NAME);
+        health.set_serving::<PublisherServer<Publishing>>().await;
+    }
+    let publisher = feed.map(|feed| {
+        let publishing = Publishing::new(served.clone(), feed, stop.clone());
+        PublisherServer::new(publishing)
+    });
     server()
         .add_service(ObservabilityServer::new(Answers(served)))
+        .add_optional_service(publisher)
         .add_service(healthy)
-        .add_service(reflection())
+        .add_service(reflection(&names))
         .serve_with_incoming_shutdown(connections, stopped(stop))
         .await
 }
@@ -95,23 +108,29 @@ pub async fn serve_log_service(
             stop.clone(),
         )))
         .add_service(healthy)
-        .add_service(reflection())
+        .add_service(reflection(&[LogServiceServer::<Streams>::NAME]))
         .serve_with_incoming_shutdown(connections, stopped(stop))
         .await
 }
 
-pub(crate) fn server() -> Server {
+fn server() -> Server {
     Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .tcp_nodelay(true)
 }
 
-pub(crate) fn reflection() -> tonic_reflection::server::v1::ServerReflectionServer<
+/// Tells which services there are, so that they can be asked without the files.
+fn reflection(
+    names: &[&str],
+) -> tonic_reflection::server::v1::ServerReflectionServer<
     impl tonic_reflection::server::v1::ServerReflection,
 > {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
+    let all = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS);
+    names
+        .iter()
+        .fold(all, |some, name| some.with_service_name(*name))
         .build_v1()
         .expect("the descriptors were written by our build")
 }

@@ -22,6 +22,11 @@ pub mod discovery {
     tonic::include_proto!("v1.observability");
 }
 
+/// Discovery-engine's, of `proto/discovery/publisher.proto`.
+pub mod publisher {
+    tonic::include_proto!("v1.publisher");
+}
+
 /// OpenTelemetry's, of `proto/opentelemetry`; nested as the generated code expects it.
 pub mod otlp {
     pub mod common {

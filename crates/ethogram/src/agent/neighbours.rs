@@ -46,11 +46,12 @@ impl Neighbours {
         let settings = &shared.settings;
         let answering = Arc::clone(store) as Arc<dyn Store>;
         let served = Served::new(answering, settings.cluster.clone(), Guard::open());
+        let feed = Feed::start(Arc::clone(store));
         if let Some(listener) = self.observability {
             let listening = Listening::new(listener, None)?;
-            serve_observability(&mut tasks, listening, served.clone(), stopped.clone())?;
+            let (served, feed) = (served.clone(), Some(feed.clone()));
+            serve_observability(&mut tasks, listening, served, feed, stopped.clone())?;
         }
-        let feed = Feed::start(Arc::clone(store));
         if let Some(listener) = self.kubearmor {
             let listening = Listening::new(listener, None)?;
             serve_log_service(&mut tasks, listening, served, feed.clone(), stopped.clone())?;

@@ -15,11 +15,25 @@ use tonic::Code;
 
 use super::{Shared, audit::Line, tls};
 use crate::{
-    args::CollectorArgs,
+    args::{CollectorArgs, StoreAddress},
     neighbours::{
         Listening, export, open_lines, serve_log_service, serve_observability, write_lines,
     },
 };
+
+/// Of what changes in a ClickHouse store no collector knows all: there may be several.
+pub(super) fn refuse_what_no_store_tells(args: &CollectorArgs) -> Result<()> {
+    let asked = &args.neighbours;
+    let needs_changes =
+        asked.kubearmor_listen.is_some() || asked.events.is_some() || asked.otlp.is_some();
+    match args.store {
+        StoreAddress::ClickHouse(_) if needs_changes => bail!(
+            "--kubearmor-listen, --events and --otlp need a SQLite store, which knows what \
+             changed; with ClickHouse let the agents tell"
+        ),
+        _ => Ok(()),
+    }
+}
 
 /// Neighbours' programs have no tokens, so on a loopback address they need none. Elsewhere
 /// a token is needed; certificates are for agents, who read nothing.
@@ -44,25 +58,21 @@ pub(super) fn serve(
     shared: &Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    if let Some(address) = shared.args.neighbours.observability_listen {
+    let asked = &shared.args.neighbours;
+    let feed = shared.spool.clone().map(Feed::start);
+    if let Some(address) = asked.observability_listen {
         let served = served(shared, address);
         let listening = listening(shared, address)?;
-        serve_observability(tasks, listening, served, stop.clone())?;
+        serve_observability(tasks, listening, served, feed.clone(), stop.clone())?;
     }
-    let asked = &shared.args.neighbours;
-    if asked.kubearmor_listen.is_none() && asked.events.is_none() && shared.otlp.is_none() {
+    let (Some(spool), Some(feed)) = (shared.spool.clone(), feed) else {
         return Ok(());
-    }
-    let spool = shared.spool.clone().context(
-        "--kubearmor-listen, --events and --otlp need a SQLite store, which knows what changed; with \
-         ClickHouse let the agents tell",
-    )?;
+    };
     let cluster = &shared.args.cluster;
     if let Some(receiver) = shared.otlp.clone() {
-        let (told, spool) = (shared.exported.clone(), spool.clone());
+        let told = shared.exported.clone();
         export(tasks, spool, receiver, cluster.clone(), told, stop.clone())?;
     }
-    let feed = Feed::start(spool);
     if let Some(address) = asked.kubearmor_listen {
         let listening = listening(shared, address)?;
         let served = served(shared, address);

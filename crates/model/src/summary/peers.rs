@@ -25,12 +25,14 @@ impl From<&Endpoint> for Peer {
 }
 
 /// Endpoints by address.
-pub(super) struct Peers<'a> {
+pub struct Peers<'a> {
     by_ip: HashMap<IpAddr, Vec<&'a Endpoint>>,
 }
 
 impl<'a> Peers<'a> {
-    pub(super) fn new(endpoints: &'a [Endpoint]) -> Self {
+    /// Looks among these.
+    #[must_use]
+    pub fn new(endpoints: &'a [Endpoint]) -> Self {
         let mut by_ip = HashMap::<_, Vec<_>>::new();
         for endpoint in endpoints {
             by_ip.entry(endpoint.ip).or_default().push(endpoint);
@@ -39,7 +41,8 @@ impl<'a> Peers<'a> {
     }
 
     /// The peer of a connection, as of the time it was last seen.
-    pub(super) fn of(&self, observation: &Observation) -> Option<&'a Endpoint> {
+    #[must_use]
+    pub fn of(&self, observation: &Observation) -> Option<&'a Endpoint> {
         let behaviour = &observation.behaviour;
         if !matches!(behaviour.kind, Kind::Ingress | Kind::Egress) {
             return None;

@@ -8,4 +8,5 @@ mod lines;
 mod log_service;
 mod observability;
 mod otlp;
+mod publisher;
 mod support;

@@ -10,6 +10,7 @@ use ethogram_neighbours::{
     discovery::observability_client::ObservabilityClient,
     feeder::log_service_client::LogServiceClient,
     guard::{Guard, Question},
+    publishing::publisher_client::PublisherClient,
     serve_log_service, serve_observability,
 };
 use ethogram_store::{Report, SqliteStore, Store};
@@ -240,13 +241,13 @@ impl World {
             _stop: stop,
             _folder: folder,
         };
-        let connections = incoming(summaries, None);
+        let feed = Feed::start(store);
         tokio::spawn(serve_observability(
             served.clone(),
-            connections,
+            Some(feed.clone()),
+            incoming(summaries, None),
             stopped.clone(),
         ));
-        let feed = Feed::start(store);
         tokio::spawn(serve_log_service(
             served,
             feed,
@@ -258,6 +259,10 @@ impl World {
 
     pub(crate) async fn observability(&self) -> ObservabilityClient<Channel> {
         ObservabilityClient::new(channel(self.observability).await)
+    }
+
+    pub(crate) async fn publisher(&self) -> PublisherClient<Channel> {
+        PublisherClient::new(channel(self.observability).await)
     }
 
     pub(crate) async fn log_service(&self) -> LogServiceClient<Channel> {
@@ -275,11 +280,11 @@ impl World {
     }
 }
 
-async fn listener() -> TcpListener {
+pub(crate) async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-async fn channel(address: SocketAddr) -> Channel {
+pub(crate) async fn channel(address: SocketAddr) -> Channel {
     let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
     endpoint.connect().await.unwrap()
 }
