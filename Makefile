@@ -26,7 +26,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench bench-vm soak bounded bench-cluster chaos clickhouse-test vm-test coverage verifier-baseline install uninstall deb image doc clean help
+.PHONY: build demo test lint bench bench-vm soak bounded cluster-demo bench-cluster chaos clickhouse-test vm-test coverage verifier-baseline install uninstall deb image doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -64,6 +64,11 @@ soak: build ## full rate and short-lived containers for SOAK_S seconds (20 min; 
 bounded: build ## what floods of 1,000 to 1,000,000 different things cost in memory (needs root)
 	cargo build --package ethogram-e2e --bin flood --bin bounded
 	$(SUDO) env ETHOGRAM_BIN=$(ETHOGRAM) $(TARGET_DIR)/debug/bounded
+
+cluster-demo: ## three nodes, a collector on two ClickHouse shards, and faults; prints whom the pods talk to (some 2 min; needs root)
+	tools/packages.sh test
+	cargo build --package ethogram
+	$(SUDO) env "PATH=$$PATH" cargo test --package ethogram-e2e --test cluster
 
 bench-cluster: build ## a collector under 5,000 simulated agents, into docs/scale.md (some 40 min, 8 GB; needs clickhouse-server)
 	tools/packages.sh bench-cluster

@@ -68,5 +68,7 @@ step "a short soak: churn at full rate, flat memory, true counts (make soak is l
 	--ethogram "${CARGO_TARGET_DIR:-target}/debug/ethogram"
 step "end to end: real pods, Docker, Podman (some minutes)" \
 	cargo test --package ethogram-e2e --test main
+step "three nodes, a collector on two ClickHouse shards, and what breaks them (make cluster-demo)" \
+	cargo test --package ethogram-e2e --test cluster
 echo
 totals

@@ -58,6 +58,19 @@ pub struct Setup<'a> {
     pub docker: Option<&'a Path>,
     /// Podman's storage folder.
     pub podman: Option<&'a Path>,
+    /// The collector it reports to, from the node's network.
+    pub collector: Option<&'a Reporting<'a>>,
+}
+
+/// Whom an agent reports to, and as whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Reporting<'a> {
+    /// `http://HOST:PORT`.
+    pub collector: &'a str,
+    /// The file with its token.
+    pub token_file: &'a Path,
+    /// The node's name.
+    pub node: &'a str,
 }
 
 impl Setup<'_> {
@@ -71,6 +84,9 @@ impl Setup<'_> {
             command
                 .arg("nsenter")
                 .arg(format!("--mount={}", namespace.display()));
+            if self.collector.is_some() {
+                command.arg(format!("--net=/run/netns/{}", node.network()));
+            }
         }
         Ok(command)
     }
@@ -113,6 +129,13 @@ impl Agent {
             if let Some(path) = path {
                 command.arg(option).arg(path);
             }
+        }
+        if let Some(node) = setup.node.filter(|node| !node.cgroup_root().is_empty()) {
+            command.args(["--cgroup-root", node.cgroup_root()]);
+        }
+        if let Some(reporting) = setup.collector {
+            command.args(["--collector", reporting.collector, "--node", reporting.node]);
+            command.arg("--token-file").arg(reporting.token_file);
         }
         command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);

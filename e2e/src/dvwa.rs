@@ -28,6 +28,8 @@ pub struct Dvwa<'node> {
     pub database: Pod<'node>,
     /// The web server.
     pub web: Pod<'node>,
+    /// The address at which the web server finds the database.
+    pub database_address: String,
 }
 
 /// How often each part of the scenario happens.
@@ -60,13 +62,55 @@ impl Default for Scenario {
     }
 }
 
+impl Scenario {
+    /// Nothing at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            visits: 0,
+            pings: 0,
+            denied_reads: 0,
+            injections: 0,
+            shells: 0,
+            local_visits: 0,
+        }
+    }
+}
+
+impl std::ops::Add for Scenario {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            visits: self.visits + other.visits,
+            pings: self.pings + other.pings,
+            denied_reads: self.denied_reads + other.denied_reads,
+            injections: self.injections + other.injections,
+            shells: self.shells + other.shells,
+            local_visits: self.local_visits + other.local_visits,
+        }
+    }
+}
+
 impl<'node> Dvwa<'node> {
     /// Starts both pods and waits until they serve. Nobody has visited them yet.
     ///
     /// # Errors
     /// As the runtime says, or when a server does not start.
     pub fn start(node: &'node Node) -> Result<Self> {
-        let database = node.run(&PodSpec {
+        Self::start_apart(node, node, |database| Ok(database.ip.clone()))
+    }
+
+    /// The same on two nodes; `address` makes the database reachable and says where.
+    ///
+    /// # Errors
+    /// As the runtimes or `address` say, or when a server does not start.
+    pub fn start_apart(
+        node_of_database: &'node Node,
+        node_of_web: &'node Node,
+        address: impl FnOnce(&Pod) -> Result<String>,
+    ) -> Result<Self> {
+        let database = node_of_database.run(&PodSpec {
             name: DATABASE_POD.into(),
             uid: "2f6d1c1e-55a8-4b7e-9d0a-e7406ab1d001".into(),
             labels: labels("dvwa-mysql", "backend", "68cbf8f98b"),
@@ -79,11 +123,12 @@ impl<'node> Dvwa<'node> {
             },
         })?;
         database.wait_listening(3306)?;
-        let web = node.run(&PodSpec {
+        let database_address = address(&database)?;
+        let web = node_of_web.run(&PodSpec {
             name: WEB_POD.into(),
             uid: "8a0b3c54-7e21-4d5f-8c66-e7406ab1d002".into(),
             labels: labels("dvwa-web", "frontend", "59b677c755"),
-            hosts: format!("{} dvwa-mysql-service\n", database.ip),
+            hosts: format!("{database_address} dvwa-mysql-service\n"),
             container: ContainerSpec {
                 name: "dvwa".into(),
                 image: "localhost/dvwa-web:1".into(),
@@ -93,7 +138,11 @@ impl<'node> Dvwa<'node> {
             },
         })?;
         web.wait_listening(80)?;
-        Ok(Self { database, web })
+        Ok(Self {
+            database,
+            web,
+            database_address,
+        })
     }
 
     /// Leaves both pods running: somebody else ends them.
@@ -243,7 +292,7 @@ impl<'node> Dvwa<'node> {
             Expected::network(
                 Kind::Egress,
                 APACHE,
-                &self.database.ip,
+                &self.database_address,
                 3306,
                 Protocol::Tcp,
                 exactly(visits),

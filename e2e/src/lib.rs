@@ -1,6 +1,7 @@
 //! End-to-end tests and the workloads they run.
 
 pub mod agent;
+pub mod api_server;
 pub mod coverage;
 pub mod cri;
 pub mod dvwa;

@@ -13,14 +13,14 @@ use crate::{
     },
     sockets, testbed,
 };
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
     fs,
     io::{Read, Write},
     net::TcpStream,
     path::PathBuf,
-    thread,
+    process::Command,
     time::Duration,
 };
 
@@ -28,6 +28,8 @@ use std::{
 pub const NAMESPACE: &str = "dvwa";
 /// The node's own address on the pods' bridge: the peer that a request from the node has.
 pub const NODE_ADDRESS: &str = "10.89.7.1";
+/// The addresses of the pods of a node on its own.
+pub const SUBNET: &str = "10.89.7.0/24";
 /// How long a page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -55,6 +57,7 @@ pub enum CgroupNames {
 #[derive(Debug)]
 pub struct Node {
     name: String,
+    cgroup_root: String,
     names: CgroupNames,
     cri: Cri,
 }
@@ -67,6 +70,33 @@ impl Node {
     /// # Errors
     /// When the machine lacks what it takes; the text says what.
     pub fn up(name: &str, layout: Layout, names: CgroupNames, images: &[&str]) -> Result<Self> {
+        Self::up_in(SUBNET, "", name, layout, names, images)
+    }
+
+    /// The same as one node of several: its pods have a subnet and a cgroup of their own.
+    ///
+    /// # Errors
+    /// When the machine lacks what it takes; the text says what.
+    pub fn up_joined(name: &str, subnet: &str, images: &[&str]) -> Result<Self> {
+        let root = format!("/ethogram-{name}");
+        Self::up_in(
+            subnet,
+            &root,
+            name,
+            Layout::Host,
+            CgroupNames::Cgroupfs,
+            images,
+        )
+    }
+
+    fn up_in(
+        subnet: &str,
+        cgroup_root: &str,
+        name: &str,
+        layout: Layout,
+        names: CgroupNames,
+        images: &[&str],
+    ) -> Result<Self> {
         testbed::install_packages()?;
         let layout = match layout {
             Layout::Host => "host",
@@ -79,13 +109,18 @@ impl Node {
         };
         let mut args = vec!["up", name, layout, driver];
         args.extend(images);
-        testbed::run_script("node.sh", &args)?;
+        testbed::run(
+            Command::new(testbed::script("node.sh"))
+                .args(&args)
+                .env("ETHOGRAM_POD_SUBNET", subnet),
+        )?;
         let cri = Cri::connect(&directory(name).join("containerd.sock"))?;
         for sandbox in cri.sandboxes()? {
             cri.remove_sandbox(&sandbox)?;
         }
         Ok(Self {
             name: name.into(),
+            cgroup_root: cgroup_root.into(),
             names,
             cri,
         })
@@ -127,22 +162,19 @@ impl Node {
     /// # Errors
     /// When its network namespace is gone, or as `action` says.
     pub fn in_network<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = format!("/run/netns/ethogram-{}", self.name);
-        let netns = fs::File::open(&path).with_context(|| path.clone())?;
-        // A thread of its own, because a thread cannot be relied on to find back.
-        thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    rustix::thread::move_into_link_name_space(
-                        std::os::fd::AsFd::as_fd(&netns),
-                        Some(rustix::thread::LinkNameSpaceType::Network),
-                    )
-                    .with_context(|| path.clone())?;
-                    action()
-                })
-                .join()
-                .map_err(|_| anyhow!("a thread in {path} panicked"))?
-        })
+        testbed::in_network(&self.network(), action)
+    }
+
+    /// The cgroup that all its pods are below; empty where the machine is the node.
+    #[must_use]
+    pub fn cgroup_root(&self) -> &str {
+        &self.cgroup_root
+    }
+
+    /// The name of its network namespace.
+    #[must_use]
+    pub fn network(&self) -> String {
+        format!("ethogram-{}", self.name)
     }
 
     /// Asks a pod's web server for a page, on a connection of its own, and returns the
@@ -207,7 +239,7 @@ impl Node {
     }
 
     fn sandbox_config(&self, spec: &PodSpec) -> PodSandboxConfig {
-        let cgroup_parent = match self.names {
+        let below_root = match self.names {
             CgroupNames::Cgroupfs => format!("/kubepods/burstable/pod{}", spec.uid),
             CgroupNames::Systemd => format!(
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
@@ -230,7 +262,7 @@ impl Node {
                 .to_string(),
             labels,
             linux: Some(LinuxPodSandboxConfig {
-                cgroup_parent,
+                cgroup_parent: format!("{}{below_root}", self.cgroup_root),
                 security_context: Some(LinuxSandboxSecurityContext {
                     namespace_options: Some(own_pids()),
                 }),

@@ -1,10 +1,12 @@
 //! The testbed's scripts, as commands.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use std::{
     fs::{self, File},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
 /// Where the testbed keeps its state; the scripts' `ETHOGRAM_TESTBED`.
@@ -46,6 +48,29 @@ pub fn run(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Does something in a network namespace.
+///
+/// # Errors
+/// When there is none of that name, or as `action` says.
+pub fn in_network<T: Send>(name: &str, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = format!("/run/netns/{name}");
+    let netns = File::open(&path).with_context(|| path.clone())?;
+    // A thread of its own, because a thread cannot be relied on to find back.
+    thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                rustix::thread::move_into_link_name_space(
+                    netns.as_fd(),
+                    Some(rustix::thread::LinkNameSpaceType::Network),
+                )
+                .with_context(|| path.clone())?;
+                action()
+            })
+            .join()
+            .map_err(|_| anyhow!("a thread in {path} panicked"))?
+    })
 }
 
 /// Waits until no other run uses the testbed, and keeps it while the result lives.

@@ -8,6 +8,8 @@ for script in docker podman; do "$HERE/$script.sh" down; done
 for node in "$TESTBED"/nodes/*/; do
   [ -d "$node" ] && "$HERE/node.sh" down "$(basename "$node")"
 done
+"$HERE/clickhouse.sh" down
+"$HERE/fabric.sh" down
 # Runs of churn.sh that were killed.
 remove_cgroups /ethogram-churn/
 remove_empty_cgroups ethogram-churn

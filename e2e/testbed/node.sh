@@ -8,6 +8,7 @@
 #          hierarchies only; v2: in cgroup2 only, and the node sees nothing else
 #          NAMES cgroupfs (kubepods/burstable/podUID/ID) or systemd (kubepods.slice/...scope)
 #          IMAGE of images.sh, beside pause and busybox
+#          ETHOGRAM_POD_SUBNET: the pods' addresses, where nodes are joined (fabric.sh)
 #        node.sh down NAME
 #        node.sh enter NAME CMD...   run a command as a process of the node (its mounts and network)
 . "$(dirname "$0")/settings.sh"
@@ -96,7 +97,7 @@ T
   cat > "$node/cni/10-pods.conflist" <<T
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "dataDir": "$node/ipam", "ranges": [[{"subnet": "10.89.7.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
+   "ipam": {"type": "host-local", "dataDir": "$node/ipam", "ranges": [[{"subnet": "${ETHOGRAM_POD_SUBNET:-10.89.7.0/24}"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 T
 }
 
@@ -144,7 +145,8 @@ down() {
   unmount_below "$node"
   if [ -e "/run/netns/$netns" ]; then ip netns del "$netns"; fi
   rm -rf --one-file-system "$node"
-  remove_empty_cgroups kubepods/burstable kubepods kubepods.slice/kubepods-burstable.slice kubepods.slice
+  # A node of several (up_joined) has a cgroup of its own.
+  remove_empty_cgroups {"ethogram-$name/",}kubepods{/burstable,} "ethogram-$name" kubepods.slice/kubepods-burstable.slice kubepods.slice
 }
 
 case $verb in

@@ -14,6 +14,11 @@ needed=(
   /usr/bin/mmdebstrap            mmdebstrap
   /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
   /usr/bin/jq                    jq
+  /usr/bin/curl                  curl
+  /usr/sbin/iptables             iptables
+  /usr/sbin/clickhouse-server    clickhouse-server
+  /usr/share/java/zookeeper.jar  libzookeeper-java
+  /usr/bin/java                  default-jre-headless
 )
 missing=()
 for ((i = 0; i < ${#needed[@]}; i += 2)); do

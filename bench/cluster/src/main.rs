@@ -57,6 +57,9 @@ struct ScaleArgs {
     /// Numbers of nodes, growing; a node has 9,000 rows
     #[arg(long, value_delimiter = ',', default_values_t = [112, 1112, 5000])]
     nodes: Vec<u64>,
+    /// Measure SQLite with no more nodes than this: thousands are for ClickHouse
+    #[arg(long, default_value_t = 1112)]
+    sqlite_nodes_max: u64,
     /// Stores to measure, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [StoreKind::Sqlite, StoreKind::Clickhouse])]
     stores: Vec<StoreKind>,
@@ -100,17 +103,26 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 fn scale(cli: ScaleArgs) -> Result<()> {
     raise_file_limit();
-    let plan = Plan {
-        nodes: cli.nodes,
-        steady: Duration::from_secs(cli.steady_s),
-        rush: Duration::from_secs(cli.rush_s),
-    };
     let runtime = runtime()?;
     let mut results = Vec::new();
     for kind in cli.stores {
         let mut scratch = tempfile::Builder::new();
         let scratch = scratch.prefix("ethogram-scale-").tempdir_in(&cli.scratch);
         let scratch = scratch.with_context(|| format!("cannot use {}", cli.scratch.display()))?;
+        let nodes_max = match kind {
+            StoreKind::Sqlite => cli.sqlite_nodes_max,
+            StoreKind::Clickhouse => u64::MAX,
+        };
+        let plan = Plan {
+            nodes: cli
+                .nodes
+                .iter()
+                .copied()
+                .filter(|&nodes| nodes <= nodes_max)
+                .collect(),
+            steady: Duration::from_secs(cli.steady_s),
+            rush: Duration::from_secs(cli.rush_s),
+        };
         let steps =
             runtime.block_on(measure::measure(&cli.ethogram, kind, &plan, scratch.path()))?;
         results.push((kind, steps));

@@ -238,6 +238,7 @@ fn start_watch(
     let identity = ethogram_identity::Options {
         scope: Scope::Machine {
             host: settings.host,
+            root: settings.cgroup_root.clone(),
         },
         node: settings.node.clone(),
         runtimes: settings.runtimes.clone(),

@@ -100,6 +100,9 @@ pub(crate) struct Options {
     /// Watch the host's own services too, not only containers
     #[arg(long, value_name = "BOOL", env = "ETHOGRAM_HOST", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) host: Option<bool>,
+    /// Watch only what is below this cgroup, on a machine of several nodes [default: /]
+    #[arg(long, value_name = "PATH", env = "ETHOGRAM_CGROUP_ROOT")]
+    pub(crate) cgroup_root: Option<String>,
     /// This machine's name [default: its host name]
     #[arg(long, value_name = "NAME", env = "ETHOGRAM_NODE")]
     pub(crate) node: Option<String>,
@@ -257,6 +260,8 @@ pub(crate) struct Settings {
     /// Only these are asked; `None`: those in the usual places.
     pub(crate) runtimes: Option<Vec<RuntimeEndpoint>>,
     pub(crate) host: bool,
+    /// Without a slash at its end, so empty for the whole machine.
+    pub(crate) cgroup_root: Vec<u8>,
     pub(crate) node: Option<String>,
     pub(crate) cluster: String,
     pub(crate) kubernetes: Reach,
@@ -312,6 +317,7 @@ impl Options {
             docker_socket: either(self.docker_socket, other.docker_socket),
             podman_storage: either(self.podman_storage, other.podman_storage),
             host: self.host.or(other.host),
+            cgroup_root: self.cgroup_root.or(other.cgroup_root),
             node: self.node.or(other.node),
             cluster: self.cluster.or(other.cluster),
             kubernetes: self.kubernetes.or(other.kubernetes),
@@ -360,6 +366,7 @@ impl Options {
             events: self.events,
             otlp,
             host: self.host.unwrap_or(false),
+            cgroup_root: cgroup_root(self.cgroup_root.as_deref())?,
             node: self.node,
             cluster: self.cluster.unwrap_or_default(),
             kubernetes: self.kubernetes.unwrap_or(Reach::Off),
@@ -457,6 +464,16 @@ fn place_of(text: &str, byte: usize) -> String {
     format!("{line}:{column}")
 }
 
+fn cgroup_root(path: Option<&str>) -> Result<Vec<u8>> {
+    let path = path.unwrap_or("/");
+    if !path.starts_with('/') {
+        bail!(
+            "{path:?} is no cgroup: write its path below the hierarchy's root, which begins with /"
+        );
+    }
+    Ok(path.trim_end_matches('/').into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -497,6 +514,7 @@ mod tests {
             docker-socket = ["/docker"]
             podman-storage = ["/podman"]
             host = true
+            cgroup-root = "/docker/node/"
             node = "n"
             cluster = "c"
             kubernetes = "/kubeconfig"
@@ -538,6 +556,7 @@ mod tests {
                 }),
                 runtimes: None,
                 host: true,
+                cgroup_root: b"/docker/node".to_vec(),
                 node: Some("n".into()),
                 cluster: "c".into(),
                 kubernetes: Reach::Kubeconfig("/kubeconfig".into()),

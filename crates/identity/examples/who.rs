@@ -28,9 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|r| r.parse())
         .collect::<Result<_, _>>()?;
     let options = Options {
-        scope: Scope::Machine {
-            host: has("--host"),
-        },
+        scope: Scope::machine(has("--host")),
         runtimes: (!runtimes.is_empty()).then_some(runtimes),
         ..Options::default()
     };

@@ -46,6 +46,10 @@ pub enum Scope {
     Machine {
         /// Whether the host's own processes are watched too.
         host: bool,
+        /// Only this cgroup and all below it; empty for the whole machine. Paths are read as
+        /// if they began here, because a node that shares a kernel with others may be a
+        /// container itself.
+        root: Vec<u8>,
     },
     /// Only one cgroup and all below it: a recorded command.
     Recorded {
@@ -54,6 +58,15 @@ pub enum Scope {
         /// The command's name, for its workload.
         command: String,
     },
+}
+
+impl Scope {
+    /// All containers of the machine, and with `host` also the rest of it.
+    #[must_use]
+    pub const fn machine(host: bool) -> Self {
+        let root = Vec::new();
+        Self::Machine { host, root }
+    }
 }
 
 /// Whether the sensor shall count what a cgroup's processes do.
@@ -367,12 +380,22 @@ impl Directory {
                 path: root,
                 command,
             } => is_within(path, root).then(|| (root.len(), Owner::Command(command.clone()))),
-            Scope::Machine { host } => match classify(path) {
-                Role::Container(cgroup) => Some((cgroup.root_len, Owner::Container(cgroup))),
-                Role::Unit { name, root_len } if *host => Some((root_len, Owner::Unit(name))),
-                Role::Host if *host => Some((HOST_ROOT.len(), Owner::Host)),
-                Role::Unit { .. } | Role::Host => None,
-            },
+            Scope::Machine { host, root } => {
+                if !is_within(path, root) && !root.is_empty() {
+                    return None;
+                }
+                let above = root.len();
+                match classify(&path[above..]) {
+                    Role::Container(cgroup) => {
+                        Some((above + cgroup.root_len, Owner::Container(cgroup)))
+                    }
+                    Role::Unit { name, root_len } if *host => {
+                        Some((above + root_len, Owner::Unit(name)))
+                    }
+                    Role::Host if *host => Some((above.max(HOST_ROOT.len()), Owner::Host)),
+                    Role::Unit { .. } | Role::Host => None,
+                }
+            }
         }
     }
 

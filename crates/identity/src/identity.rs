@@ -41,7 +41,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            scope: Scope::Machine { host: false },
+            scope: Scope::machine(false),
             node: None,
             runtimes: None,
             host_root: PathBuf::from("/"),

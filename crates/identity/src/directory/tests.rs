@@ -18,7 +18,7 @@ fn directory(scope: Scope, best: Hierarchy) -> Directory {
 }
 
 fn containers_only() -> Directory {
-    directory(Scope::Machine { host: false }, Hierarchy::V2)
+    directory(Scope::machine(false), Hierarchy::V2)
 }
 
 fn facts(id: &str, name: &str) -> Facts {
@@ -112,7 +112,7 @@ fn a_hybrid_container_is_one_with_the_key_of_its_v2_id() {
         [7, pids(6), memory(5)],
         [pids(6), 7, memory(5)],
     ] {
-        let mut table = directory(Scope::Machine { host: false }, Hierarchy::V2);
+        let mut table = directory(Scope::machine(false), Hierarchy::V2);
         for id in order {
             table.appeared(id, &docker(A), at(1), false);
         }
@@ -132,7 +132,7 @@ fn a_hybrid_container_is_one_with_the_key_of_its_v2_id() {
 
 #[test]
 fn a_v1_only_container_of_a_hybrid_host_gets_its_v1_key_after_a_moment() {
-    let mut table = directory(Scope::Machine { host: false }, Hierarchy::V2);
+    let mut table = directory(Scope::machine(false), Hierarchy::V2);
     table.appeared(memory(5), &docker(A), at(1), false);
     table.appeared(pids(6), &docker(A), at(1), false);
     table.tick(at(1));
@@ -143,7 +143,7 @@ fn a_v1_only_container_of_a_hybrid_host_gets_its_v1_key_after_a_moment() {
     table.appeared(7, &docker(A), at(3), false);
     assert_eq!(table.container_of(7).unwrap().key.cgroup, memory(5));
 
-    let mut quick = directory(Scope::Machine { host: false }, Hierarchy::V2);
+    let mut quick = directory(Scope::machine(false), Hierarchy::V2);
     quick.appeared(memory(5), &docker(A), at(1), false);
     quick.appeared(pids(6), &docker(A), at(1), false);
     quick.gone(pids(6), at(1));
@@ -158,7 +158,7 @@ fn a_v1_only_container_of_a_hybrid_host_gets_its_v1_key_after_a_moment() {
 
 #[test]
 fn a_v1_container_has_the_key_of_its_memory_cgroup() {
-    let table = || directory(Scope::Machine { host: false }, Hierarchy::Memory);
+    let table = || directory(Scope::machine(false), Hierarchy::Memory);
     for order in [[memory(5), pids(6)], [pids(6), memory(5)]] {
         let mut table = table();
         for id in order {
@@ -169,7 +169,7 @@ fn a_v1_container_has_the_key_of_its_memory_cgroup() {
         }
     }
     // On a hybrid host it waits for a v2 id in vain.
-    let mut table = directory(Scope::Machine { host: false }, Hierarchy::V2);
+    let mut table = directory(Scope::machine(false), Hierarchy::V2);
     table.appeared(pids(6), &docker(A), at(1), false);
     table.appeared(memory(5), &docker(A), at(1), false);
     table.tick(at(2));
@@ -285,14 +285,27 @@ fn only_what_is_asked_for_is_watched() {
         path: b"/ethogram/run-1".to_vec(),
         command: "make\n".into(),
     };
+    let outer = docker(&A.replace('0', "f"));
+    let node = |host| Scope::Machine {
+        host,
+        root: outer.clone(),
+    };
+    let inside = [&outer[..], &container[..]].concat();
+    let beside = [&outer[..], b"0"].concat();
     use Tracking::{Ignore, Track};
     for (scope, path, expected) in [
-        (Scope::Machine { host: false }, &container[..], Track),
-        (Scope::Machine { host: false }, unit, Ignore),
-        (Scope::Machine { host: false }, root, Ignore),
-        (Scope::Machine { host: true }, &container[..], Track),
-        (Scope::Machine { host: true }, unit, Track),
-        (Scope::Machine { host: true }, root, Track),
+        (Scope::machine(false), &container[..], Track),
+        (Scope::machine(false), unit, Ignore),
+        (Scope::machine(false), root, Ignore),
+        (Scope::machine(true), &container[..], Track),
+        (Scope::machine(true), unit, Track),
+        (Scope::machine(true), root, Track),
+        (node(false), &inside[..], Track),
+        (node(false), &container[..], Ignore),
+        (node(false), &outer[..], Ignore),
+        (node(true), &beside[..], Ignore),
+        (node(true), &outer[..], Track),
+        (node(true), root, Ignore),
         (record.clone(), b"/ethogram/run-1", Track),
         (record.clone(), b"/ethogram/run-1/docker", Track),
         (record.clone(), b"/ethogram/run-12", Ignore),
@@ -315,7 +328,7 @@ fn only_what_is_asked_for_is_watched() {
 
 #[test]
 fn with_the_host_every_process_has_a_workload() {
-    let mut table = directory(Scope::Machine { host: true }, Hierarchy::V2);
+    let mut table = directory(Scope::machine(true), Hierarchy::V2);
     for (id, path) in [
         (1, "/"),
         (2, "/system.slice"),
@@ -398,7 +411,7 @@ proptest! {
     /// out, no two instances share one, and an ended instance stays ended.
     #[test]
     fn keys_are_for_ever(best in best(), events in prop::collection::vec(event(), 0..60)) {
-        let mut table = directory(Scope::Machine { host: false }, best);
+        let mut table = directory(Scope::machine(false), best);
         let other = A.replace('0', "f");
         let paths = [docker(A), docker(&other), [&docker(A)[..], b"/x"].concat(), b"/system.slice".to_vec()];
         let mut given: HashMap<ContainerKey, Container> = HashMap::new();

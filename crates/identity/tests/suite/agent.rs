@@ -57,7 +57,7 @@ impl Host {
         };
         let mount = Mount::whole(Hierarchy::V2, self.path("cgroup")).unwrap();
         let options = Options {
-            scope: Scope::Machine { host: false },
+            scope: Scope::machine(false),
             node: Some("node1".into()),
             runtimes: Some(runtimes.iter().map(endpoint).collect()),
             hierarchies: Some(Hierarchies {
