@@ -29,7 +29,7 @@ mod wire;
 
 pub use agents::{AgentState, Agents};
 pub use limits::Limits;
-pub use receiver::{Receiver, serve};
+pub use receiver::{Receiver, Reporting, serve};
 pub use sender::{REPORT_EVERY, Sender, SenderOptions, SenderStatus, Trust, back_off};
 pub use wire::proto;
 

@@ -58,7 +58,34 @@ struct Shared {
     agents: Arc<Agents>,
     streams: Arc<Semaphore>,
     writes: Semaphore,
+    audit: Option<Box<Audit>>,
     stop: watch::Receiver<bool>,
+}
+
+/// Somebody began to report, stopped, or was not let in.
+#[derive(Clone, Debug)]
+pub struct Reporting {
+    /// Who; empty for somebody unknown.
+    pub who: String,
+    /// In which role; empty likewise.
+    pub role: String,
+    /// For which node; empty if that was not said.
+    pub node: String,
+    /// Rows that were taken, refused ones too, where the stream has ended.
+    pub rows: Option<u64>,
+    /// What came of it.
+    pub outcome: Code,
+}
+
+/// Where it is written down who reports.
+type Audit = dyn Fn(Reporting) + Send + Sync;
+
+impl Shared {
+    fn write_down(&self, reporting: Reporting) {
+        if let Some(audit) = &self.audit {
+            audit(reporting);
+        }
+    }
 }
 
 impl Receiver {
@@ -81,9 +108,21 @@ impl Receiver {
                 agents: Arc::new(Agents::new(limits)),
                 streams: Arc::new(Semaphore::new(limits.streams_max)),
                 writes: Semaphore::new(limits.writes_max),
+                audit: None,
                 stop,
             }),
         }
+    }
+
+    /// Has it written down who reports, and who was not let in.
+    ///
+    /// # Panics
+    /// If it serves already.
+    #[must_use]
+    pub fn audited(mut self, audit: impl Fn(Reporting) + Send + Sync + 'static) -> Self {
+        let shared = Arc::get_mut(&mut self.shared).expect("it does not serve yet");
+        shared.audit = Some(Box::new(audit));
+        self
     }
 
     /// Who reports, and how far each has got.
@@ -126,8 +165,15 @@ impl Reports for Receiver {
         request: Request<Streaming<FromAgent>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
         let shared = self.shared.clone();
-        let refuse = |status: Status| {
+        let refuse = |status: Status, who: String, role: String| {
             shared.agents.count_refused_stream(reason_of(status.code()));
+            shared.write_down(Reporting {
+                who,
+                role,
+                node: String::new(),
+                rows: None,
+                outcome: status.code(),
+            });
             status
         };
         let remote = request.extensions().get::<Remote>().cloned();
@@ -139,12 +185,15 @@ impl Reports for Receiver {
         let caller = shared
             .access
             .identify(header, certificates, Role::Agent)
-            .map_err(|denied| refuse(Status::unauthenticated(denied.to_string())))?;
+            .map_err(|denied| {
+                let status = Status::unauthenticated(denied.to_string());
+                refuse(status, String::new(), String::new())
+            })?;
         let permit = shared.streams.clone().try_acquire_owned().map_err(|_| {
             let max = shared.limits.streams_max;
-            refuse(Status::resource_exhausted(format!(
-                "{max} agents report already; come again later"
-            )))
+            let status = format!("{max} agents report already; come again later");
+            let status = Status::resource_exhausted(status);
+            refuse(status, caller.name.clone(), caller.role.to_string())
         })?;
         let (answers, answered) = mpsc::channel(ANSWERS_MAX);
         let mut stream = AgentStream {
@@ -154,6 +203,8 @@ impl Reports for Receiver {
             caller,
             address: remote.map_or_else(String::new, |remote| remote.address.to_string()),
             described: Described::default(),
+            node: String::new(),
+            rows: 0,
             _permit: permit,
         };
         tokio::spawn(async move {
@@ -193,6 +244,10 @@ struct AgentStream {
     caller: crate::access::Caller,
     address: String,
     described: Described,
+    /// As its Hello says.
+    node: String,
+    /// Rows that were taken so far.
+    rows: u64,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -201,8 +256,12 @@ impl AgentStream {
     async fn run(&mut self) -> Status {
         let origin = match self.welcome().await {
             Ok(origin) => origin,
-            Err(status) => return status,
+            Err(status) => {
+                self.write_down(None, status.code());
+                return status;
+            }
         };
+        self.write_down(None, Code::Ok);
         let mut stop = self.shared.stop.clone();
         let end = tokio::select! {
             end = self.take_batches(&origin) => end,
@@ -214,7 +273,18 @@ impl AgentStream {
             _ => end.message(),
         };
         self.shared.agents.disconnect(&origin.node, why);
+        self.write_down(Some(self.rows), end.code());
         end
+    }
+
+    fn write_down(&self, rows: Option<u64>, outcome: Code) {
+        self.shared.write_down(Reporting {
+            who: self.caller.name.clone(),
+            role: self.caller.role.to_string(),
+            node: self.node.clone(),
+            rows,
+            outcome,
+        });
     }
 
     async fn next(&mut self, within: Duration) -> Result<Option<FromAgent>, Status> {
@@ -245,6 +315,7 @@ impl AgentStream {
         };
         let received = now();
         check(&hello)?;
+        self.node.clone_from(&hello.node);
         if !self.caller.reports_for(&hello.node) {
             return Err(Status::permission_denied(format!(
                 "{:?} may not report for node {:?}: its role is {}{}",
@@ -377,6 +448,7 @@ impl AgentStream {
             (Reason::Superseded, superseded),
         ];
         let refused: Vec<_> = refused.into_iter().filter(|(_, rows)| *rows > 0).collect();
+        self.rows += rows as u64;
         agents.kept(
             &origin.node,
             &KeptBatch {

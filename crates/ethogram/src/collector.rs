@@ -53,7 +53,7 @@ struct Shared {
     identity: String,
     agents: Arc<Agents>,
     access: Arc<Access>,
-    audit: Option<Audit>,
+    audit: Option<Arc<Audit>>,
     sources: Sources,
     otlp: Option<Receiver>,
     exported: watch::Sender<Exported>,
@@ -91,6 +91,7 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
     let otlp = otlp.map(|url| otlp_receiver(url, args.neighbours.otlp_ca.as_deref()));
     let otlp = otlp.transpose()?;
     let audit = args.audit_log.as_deref().map(Audit::open).transpose()?;
+    let audit = audit.map(Arc::new);
     let (reports_tls, api_tls) = (
         tls(&args, &["h2"], true)?,
         tls(&args, &["http/1.1"], false)?,
@@ -112,6 +113,10 @@ pub(crate) fn run(args: CollectorArgs) -> Result<()> {
         access.clone(),
         stopped.clone(),
     );
+    let receiver = match audit.clone() {
+        Some(audit) => receiver.audited(move |reporting| audit.write_reporting(&reporting)),
+        None => receiver,
+    };
     let shared = Arc::new(Shared {
         store,
         spool,

@@ -3,6 +3,7 @@
 use crate::support::*;
 use ethogram_cluster::{Limits, access::Access, proto, proto::from_agent::Message};
 use proto::refused::Reason;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -44,10 +45,12 @@ async fn counted(collector: &Collector, reason: &str) {
 async fn whoever_may_not_report_is_refused() {
     let directory = TempDir::new().unwrap();
     let access = Some(tokens(&directory));
+    let reporting = Arc::<Mutex<Vec<_>>>::default();
     let collector = Collector::with(
         directory.path(),
         Setup {
             access,
+            reporting: reporting.clone(),
             ..Setup::default()
         },
     )
@@ -72,9 +75,62 @@ async fn whoever_may_not_report_is_refused() {
     })
     .await;
     assert!(collector.agents.states().is_empty());
-    Raw::greet(collector.address, Some(AGENT), NODE)
+    let (mut raw, _) = Raw::greet(collector.address, Some(AGENT), NODE)
         .await
         .unwrap();
+    raw.send(batch(1, 0..3)).await.unwrap();
+    drop(raw);
+    until("all is written down", || {
+        reporting.lock().unwrap().len() == 6
+    })
+    .await;
+    let written: Vec<_> = reporting
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            (
+                one.who.clone(),
+                one.role.clone(),
+                one.node.clone(),
+                one.rows,
+            )
+        })
+        .collect();
+    let line = |who: &str, role: &str, node: &str, rows| {
+        (who.to_owned(), role.to_owned(), node.to_owned(), rows)
+    };
+    assert_eq!(
+        written,
+        [
+            line("", "", "", None),
+            line("", "", "", None),
+            line("c", "viewer", NODE, None),
+            line("b", "agent", NODE, None),
+            line("a", "agent", NODE, None),
+            line("a", "agent", NODE, Some(3)),
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_too_fast_is_read_more_slowly_and_loses_nothing() {
+    let directory = TempDir::new().unwrap();
+    let limits = Limits {
+        rows_per_second_max: 200,
+        ..Limits::default()
+    };
+    let collector = limited(&directory, limits).await;
+    let (mut raw, _) = Raw::greet(collector.address, None, NODE).await.unwrap();
+    for sequence in 1..=5 {
+        let from = (sequence - 1) * 100;
+        let ack = raw.send(batch(sequence, from..from + 100)).await.unwrap();
+        assert!(ack.refused.is_empty());
+    }
+    let state = &collector.agents.states()[0];
+    assert!(state.throttled_ms > 0, "{state:?}");
+    assert_eq!((state.rows, state.refused.len()), (500, 0));
+    assert_eq!(Content::of(&*collector.store).rows.len(), 500);
 }
 
 #[tokio::test(flavor = "multi_thread")]

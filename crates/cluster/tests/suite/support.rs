@@ -1,7 +1,7 @@
 //! An agent's store, a collector, and what they should agree on.
 
 use ethogram_cluster::{
-    Agents, Limits, Receiver, Sender, SenderOptions, SenderStatus, Trust,
+    Agents, Limits, Receiver, Reporting, Sender, SenderOptions, SenderStatus, Trust,
     access::Access,
     listen::{ServerTls, incoming},
     proto::{
@@ -19,7 +19,7 @@ use std::{
     fmt::Debug,
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -228,6 +228,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) access: Option<Access>,
     pub(crate) tls: Option<ServerTls>,
+    /// Where it is written down who reports.
+    pub(crate) reporting: Arc<Mutex<Vec<Reporting>>>,
 }
 
 impl Collector {
@@ -251,6 +253,7 @@ impl Collector {
             Arc::new(access),
             stopped,
         );
+        let receiver = receiver.audited(move |one| setup.reporting.lock().unwrap().push(one));
         let agents = receiver.agents();
         let connections = incoming(listener, setup.tls.map(Arc::new));
         let task = tokio::spawn(async move { serve(receiver, connections).await.unwrap() });

@@ -7,6 +7,9 @@ use ethogram_cluster::{
     certs,
     listen::{ServerTls, ServerTlsFiles},
 };
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
+};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use tempfile::TempDir;
 
@@ -100,6 +103,80 @@ async fn an_agent_reports_for_the_node_of_its_certificate_only() {
         options(&agent, &collector, own, Some((own, NODE))),
     );
     until_told(&agent, &*collector.store).await;
+}
+
+/// A certificate like that of `ethogram certs`, which ends in so many days.
+fn make_until(days: i64, directory: &Path, stem: &str, names: &[&str]) {
+    let named = |common_name: &str| {
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CommonName, common_name);
+        name
+    };
+    let key = fs::read_to_string(directory.join("ca.key")).unwrap();
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name = named("Ethogram CA");
+    let authority = Issuer::new(authority, KeyPair::from_pem(&key).unwrap());
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name = named(stem);
+    params.extended_key_usages = vec![match stem {
+        "collector" => ExtendedKeyUsagePurpose::ServerAuth,
+        _ => ExtendedKeyUsagePurpose::ClientAuth,
+    }];
+    let now = time::OffsetDateTime::now_utc();
+    (params.not_before, params.not_after) = (
+        now - time::Duration::days(10),
+        now + time::Duration::days(days),
+    );
+    let key = KeyPair::generate().unwrap();
+    let signed = params.signed_by(&key, &authority).unwrap();
+    fs::write(directory.join(format!("{stem}.key")), key.serialize_pem()).unwrap();
+    fs::write(directory.join(format!("{stem}.crt")), signed.pem()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_expired_is_not_believed() {
+    let (here, there) = two_directories();
+    let (certs, old) = two_directories();
+    make(certs.path(), &[NODE]);
+    for file in ["ca.crt", "ca.key", "collector.crt", "collector.key"] {
+        fs::copy(certs.path().join(file), old.path().join(file)).unwrap();
+    }
+    make_until(-1, old.path(), NODE, &[NODE]);
+    let mut agent = Agent::new(here.path(), NODE);
+    agent.work(1);
+    let refused = async |collector: &Collector, identity: &Path, words: &[&str]| {
+        let options = options(&agent, collector, certs.path(), Some((identity, NODE)));
+        let sending = Sending::start(agent.store.clone(), options);
+        let says = || sending.status.borrow().last_error.clone();
+        until("it is refused", || !says().is_empty()).await;
+        let error = says();
+        assert!(words.iter().any(|words| error.contains(words)), "{error}");
+        assert_eq!(sending.status.borrow().batches, 0);
+        sending.stop().await;
+        assert!(Content::of(&*collector.store).rows.is_empty());
+    };
+    // An agent's.
+    let young = collector(&there, certs.path()).await;
+    refused(
+        &young,
+        old.path(),
+        &["the connection broke", "no connection to"],
+    )
+    .await;
+    // A collector's.
+    make_until(-1, old.path(), "collector", &["localhost"]);
+    let (elsewhere, _) = two_directories();
+    let aged = collector(&elsewhere, old.path()).await;
+    refused(&aged, certs.path(), &["Expired", "expired"]).await;
+    // It was the date: those made in the same way that hold still are believed.
+    make_until(1, old.path(), "collector", &["localhost"]);
+    make_until(1, old.path(), NODE, &[NODE]);
+    let (elsewhere, _) = two_directories();
+    let renewed = collector(&elsewhere, old.path()).await;
+    let options = options(&agent, &renewed, old.path(), Some((old.path(), NODE)));
+    let _sending = Sending::start(agent.store.clone(), options);
+    until_told(&agent, &*renewed.store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! Who read what: a file of JSON lines, one for each question, refused ones too.
+//! Who read and reported what: a file of JSON lines, one for each question and two for each
+//! stream of reports, refused ones too.
 
 use std::{
     fs::{File, OpenOptions},
@@ -8,13 +9,30 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ethogram_cluster::Reporting;
 use serde::Serialize;
+use tonic::Code;
 
 use crate::clock::{now, rfc3339};
 
 /// The file. Other programs may move it away and have it made anew by a restart.
 pub(super) struct Audit {
     file: File,
+}
+
+/// The HTTP status that means what a gRPC code does.
+pub(super) fn status_of(code: Code) -> u16 {
+    match code {
+        Code::Ok => 200,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
+        Code::Unauthenticated => 401,
+        Code::PermissionDenied => 403,
+        Code::DeadlineExceeded => 408,
+        Code::ResourceExhausted => 429,
+        Code::Cancelled => 499,
+        Code::Unavailable => 503,
+        _ => 500,
+    }
 }
 
 /// One line.
@@ -40,6 +58,20 @@ impl Audit {
             .open(path);
         let file = opened.with_context(|| format!("cannot write to {}", path.display()))?;
         Ok(Self { file })
+    }
+
+    /// Appends that somebody began to report, stopped, or was not let in.
+    pub(super) fn write_reporting(&self, reporting: &Reporting) {
+        let node = &reporting.node;
+        self.write(&Line {
+            who: &reporting.who,
+            role: reporting.role.clone(),
+            what: &match reporting.rows {
+                None => format!("Report node={node:?}"),
+                Some(rows) => format!("Report node={node:?} ended rows={rows}"),
+            },
+            status: status_of(reporting.outcome),
+        });
     }
 
     /// Appends a line, in one piece.

@@ -11,9 +11,12 @@ use ethogram_neighbours::{
     guard::{Guard, Question},
 };
 use tokio::{sync::watch, task::JoinSet};
-use tonic::Code;
 
-use super::{Shared, audit::Line, tls};
+use super::{
+    Shared,
+    audit::{Line, status_of},
+    tls,
+};
 use crate::{
     args::{CollectorArgs, StoreAddress},
     neighbours::{
@@ -119,11 +122,7 @@ fn write_down(shared: &Shared, question: &Question) {
             who: &question.who,
             role: question.role.clone(),
             what: &question.what,
-            status: match question.outcome {
-                Code::Ok => 200,
-                Code::Unauthenticated => 401,
-                _ => 403,
-            },
+            status: status_of(question.outcome),
         });
     }
 }

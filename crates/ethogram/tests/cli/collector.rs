@@ -243,23 +243,37 @@ fn what_agents_report_is_read_by_those_who_may() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
+    let (reports, lines): (Vec<_>, Vec<_>) = lines.iter().partition(|line| {
+        let what = line["what"].as_str().expect("a text");
+        what.starts_with("Report ")
+    });
     assert_eq!(lines.len(), 12, "every question but the probe's: {written}");
-    let told = |n: usize| {
-        (
-            &lines[n]["who"],
-            &lines[n]["role"],
-            &lines[n]["what"],
-            &lines[n]["status"],
-        )
+    let told = |line: &Value| {
+        let keys = ["who", "role", "what", "status"];
+        let [who, role, what, status] = keys.map(|key| line[key].clone());
+        (who, role, what, status)
     };
+    let begun = format!("Report node={NODE:?}");
+    let reporting = (
+        "node-1".into(),
+        "agent".into(),
+        begun.clone().into(),
+        200.into(),
+    );
+    assert_eq!(told(reports[0]), reporting);
+    let ended = reports[1]["what"].as_str().expect("a text");
+    assert!(
+        ended.starts_with(&format!("{begun} ended rows=")),
+        "{written}"
+    );
     assert_eq!(
-        told(0),
-        (&"".into(), &"".into(), &"/v1/summary".into(), &401.into())
+        told(lines[0]),
+        ("".into(), "".into(), "/v1/summary".into(), 401.into())
     );
     let asked = "/v1/summary?namespace=shop".into();
     assert_eq!(
-        told(4),
-        (&"vera".into(), &"viewer".into(), &asked, &403.into())
+        told(lines[4]),
+        ("vera".into(), "viewer".into(), asked, 403.into())
     );
     assert!(!written.contains(VIEWER), "no secret is written down");
 }

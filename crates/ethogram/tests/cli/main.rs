@@ -27,6 +27,7 @@ mod fake_http;
 mod forward;
 mod image;
 mod names;
+mod streams;
 mod summary;
 mod support;
 mod terminal;
