@@ -391,6 +391,24 @@ fn a_reader_may_reach_the_collector_and_nothing_else() {
     }
 }
 
+#[test]
+fn karmor_finds_the_collector_by_its_labels() {
+    for (component, label, port) in [
+        ("karmor-summary", ("app", "discovery-engine"), 9089),
+        ("karmor-logs", ("kubearmor-app", "kubearmor-relay"), 32767),
+    ] {
+        let mut objects = build(&root().join("base"));
+        patch_all(&mut objects, &root().join("components").join(component));
+        let collector: StatefulSet = one(&objects, "StatefulSet", "ethogram-collector");
+        let template = collector.spec.unwrap().template;
+        let env = container(&template).env.clone().unwrap();
+        let listens = Some(format!("127.0.0.1:{port}"));
+        assert!(env.iter().any(|one| one.value == listens), "{component}");
+        let labels = template.metadata.unwrap().labels.unwrap();
+        assert_eq!(labels[label.0], label.1);
+    }
+}
+
 fn container(template: &PodTemplateSpec) -> &Container {
     let pod = template.spec.as_ref().unwrap();
     assert_eq!(pod.containers.len(), 1);
