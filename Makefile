@@ -26,7 +26,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench bench-vm soak bounded cluster-demo bench-cluster chaos clickhouse-test vm-test coverage verifier-baseline install uninstall deb image doc clean help
+.PHONY: build demo test lint bench bench-vm soak bounded cluster-demo bench-cluster chaos clickhouse-test vm-test coverage verifier-baseline install uninstall deb image chart doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -122,6 +122,11 @@ image: ## build an OCI image of a static binary into target/, without a base ima
 	LIBBPF_SYS_LIBRARY_PATH=/usr/lib/$(shell gcc -print-multiarch) RUSTFLAGS="-C target-feature=+crt-static" \
 		cargo build --release --target $(TRIPLE) --package ethogram --features static
 	tools/image.sh $(TARGET_DIR)/$(TRIPLE)/release/ethogram $(TARGET_DIR)
+
+chart: ## build a Helm chart of deploy/kubernetes into target/
+	tools/packages.sh chart
+	mkdir -p $(TARGET_DIR)
+	tools/chart.sh $(TARGET_DIR)
 
 doc: ## the crates' documentation, into target/doc
 	cargo doc --workspace --no-deps --document-private-items

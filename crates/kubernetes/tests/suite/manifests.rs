@@ -615,3 +615,59 @@ fn kubectl_builds_the_same() {
         }
     }
 }
+
+/// What `helm` makes of our chart with these values.
+fn helm(chart: &Path, values: &str) -> Vec<Value> {
+    let made = Command::new("helm")
+        .args([
+            "template",
+            "ethogram",
+            "--namespace",
+            "watching",
+            "--set",
+            values,
+        ])
+        .arg(chart)
+        .output();
+    let made = made.expect("helm is there: tools/packages.sh test installs it");
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{said}");
+    let text = String::from_utf8(made.stdout).unwrap();
+    let objects: Vec<Option<Value>> = serde_saphyr::from_multiple(&text).unwrap();
+    objects.into_iter().flatten().collect()
+}
+
+#[test]
+fn the_chart_is_what_kubectl_builds_but_for_its_values() {
+    let folder = tempfile::tempdir().unwrap();
+    // This also holds it, with the values it has by itself, against what kubectl builds.
+    let script = root().join("../../tools/chart.sh");
+    let made = Command::new(script).arg(folder.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{said}");
+    let chart = fs::read_dir(folder.path()).unwrap().next().unwrap();
+    let chart = chart.unwrap().path();
+    for store in ["sqlite", "clickhouse"] {
+        let values = format!(
+            "store={store},image=registry/e:2,cluster=c1,runtime.folder=/run/crio,\
+             runtime.socket=/run/crio/crio.sock"
+        );
+        let objects = helm(&chart, &values);
+        objects.iter().for_each(check);
+        for object in &objects {
+            let namespace = &object["metadata"]["namespace"];
+            let is_everywhere = object["kind"].as_str().unwrap().starts_with("Cluster");
+            assert!(is_everywhere || namespace == "watching", "{object}");
+        }
+        let text = serde_json::to_string(&objects).unwrap();
+        for (words, count) in [
+            ("registry/e:2", 2),
+            ("\"cluster\":\"c1\"", 1),
+            ("ethogram-collector.watching.svc", 1),
+            ("/run/crio/crio.sock", 1),
+            ("containerd", 0),
+        ] {
+            assert_eq!(text.matches(words).count(), count, "{store}: {words}");
+        }
+    }
+}
