@@ -36,13 +36,14 @@ collect_programs() {
 
 # test_guest NAME LSM: one boot; prints as it goes and keeps the output for the table.
 test_guest() {
-    local name=$1 lsm=$2 list=$other_lsms expectation files=() program
+    local name=$1 lsm=$2 list=$other_lsms expectation clock options=() program
     [[ $lsm == bpf ]] && list+=,bpf
-    expectation=$(read_list kernels.list | awk -v name="$name" '$1 == name { print $5 }')
+    read -r expectation clock < <(read_list kernels.list | awk -v name="$name" '$1 == name { print $5, $6 }')
+    [[ $clock == counted ]] && options+=(-i)
     for program in "${programs[@]}"; do
-        files+=(-f "$work/$program")
+        options+=(-f "$work/$program")
     done
-    "$vm_dir/run.sh" -k "$name" -t $guest_time_s -a "lsm=$list" "${files[@]}" \
+    "$vm_dir/run.sh" -k "$name" -t $guest_time_s -a "lsm=$list" "${options[@]}" \
         -f "$vm_dir/guest/test.sh" -f "$vm_dir/guest/smoke.sh" \
         -- test.sh "$expectation" "$lsm"
 }

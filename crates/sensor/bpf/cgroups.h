@@ -35,8 +35,7 @@ static __always_inline void tell(u64 id, u16 type, const char *path)
 	scratch_put(s);
 }
 
-SEC("tp_btf/cgroup_mkdir")
-int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgroup, const char *path)
+static __always_inline int cgroup_made(struct cgroup *cgroup, const char *path)
 {
 	/* The css is the cgroup's first member, so a css's address is its cgroup's. */
 	struct cgroup *parent = (void *)BPF_CORE_READ(cgroup, self.parent);
@@ -56,12 +55,23 @@ int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgroup, const char *path)
 	return 0;
 }
 
-SEC("tp_btf/cgroup_rmdir")
-int BPF_PROG(on_cgroup_rmdir, struct cgroup *cgroup, const char *path)
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgroup, const char *path)
+{
+	return UNDISTURBED(cgroup_made(cgroup, path));
+}
+
+static __always_inline int cgroup_removed(struct cgroup *cgroup, const char *path)
 {
 	u64 id = hierarchy_id_of(cgroup);
 
 	if (id)
 		tell(id, RECORD_CGROUP_GONE, path);
 	return 0;
+}
+
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(on_cgroup_rmdir, struct cgroup *cgroup, const char *path)
+{
+	return UNDISTURBED(cgroup_removed(cgroup, path));
 }

@@ -19,6 +19,7 @@ const volatile u32 slots_per_cgroup_max;  /* so that one flood leaves room for o
 const volatile s32 v1_controller = -1;
 const volatile u32 v1_tag;            /* top byte of ids of that hierarchy */
 const volatile u64 ring_wakeup_bytes; /* wake user space when so much waits */
+const volatile bool keeps_processor;  /* the kernel lets programs keep it from being preempted */
 
 /* Grows when user space changes `policies`, so that every task decides anew. */
 u32 policy_generation;
@@ -189,6 +190,47 @@ static __always_inline void scratch_put(struct scratch *s)
 	s->busy = 0;
 }
 
+/* ---- keeping the processor ---- */
+extern void bpf_preempt_disable(void) __ksym __weak;                   /* since 6.10 */
+extern void bpf_preempt_enable(void) __ksym __weak;                    /* since 6.10 */
+extern void bpf_local_irq_save(unsigned long *flags) __ksym __weak;    /* since 6.14 */
+extern void bpf_local_irq_restore(unsigned long *flags) __ksym __weak; /* since 6.14 */
+
+static __always_inline void keep_processor(void)
+{
+	if (keeps_processor)
+		bpf_preempt_disable();
+}
+
+/*
+ * Whoever waits for the processor would get it within bpf_preempt_enable(), and the program
+ * still counts as running. With interrupts off it gets it at the next occasion, which is behind
+ * the program. A function of its own for the sake of the caller's stack.
+ */
+static __noinline int release_processor(void)
+{
+	unsigned long flags;
+
+	if (!keeps_processor)
+		return 0;
+	bpf_local_irq_save(&flags);
+	bpf_preempt_enable();
+	bpf_local_irq_restore(&flags);
+	return 0;
+}
+
+/*
+ * The kernel skips a program that it has preempted on the same processor, whichever task would
+ * run it: every event until that task goes on would be lost. So none is preempted at its work.
+ */
+#define UNDISTURBED(work)                                                                          \
+	({                                                                                         \
+		keep_processor();                                                                  \
+		(void)(work);                                                                      \
+		release_processor();                                                               \
+		0; /* what every program returns */                                                \
+	})
+
 /* ---- looking into the kernel ---- */
 extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak; /* since 6.2 */
 
@@ -212,14 +254,14 @@ extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak; /* sinc
 		value_;                                                                            \
 	})
 
-/* The address in a typed pointer, as the plain number that a global function takes. */
-static __always_inline void *untyped(const void *typed)
-{
-	void *plain = NULL;
-
-	bpf_probe_read_kernel(&plain, sizeof(plain), &typed);
-	return plain;
-}
+/*
+ * The verifier forbids to compute with a typed pointer, but the difference of two is a number:
+ * one that changes when either does, or, where the other is none, the address itself.
+ */
+#define DISTANCE(a, b) ((u64)(a) - (u64)(b))
+#define ADDRESS(pointer)                                                                            \
+	(have_cast ? DISTANCE(pointer, bpf_rdonly_cast(NULL, bpf_core_type_id_kernel(struct file))) \
+		   : (u64)(pointer))
 
 /*
  * ---- looking into the program's memory ----
@@ -231,6 +273,11 @@ static __always_inline void *untyped(const void *typed)
  */
 #define USER_READ_TRIES 256
 
+/* Again and again, until it succeeds: see above. */
+#define TRY(outcome, read)                                                                         \
+	for (u32 tries = 0; tries < USER_READ_TRIES && (outcome) < 0; tries++)                     \
+	(outcome) = (read)
+
 /* The small things in user memory. */
 union user_memory {
 	u64 number;
@@ -241,27 +288,27 @@ union user_memory {
 /* Global, as is the next, so that its loop is verified once. */
 __noinline int read_user(union user_memory *to, u64 from, u32 bytes)
 {
-	if (!to || bytes > sizeof(*to))
-		return -EFAULT;
-	for (u32 i = 0; i < USER_READ_TRIES; i++)
-		if (!bpf_probe_read_user(to, bytes, (void *)from))
-			return 0;
-	return -EFAULT;
+	long outcome = -EFAULT;
+
+	if (to && bytes <= sizeof(*to))
+		TRY(outcome, bpf_probe_read_user(to, bytes, (void *)from));
+	return outcome;
 }
 
-/* Into s->extra. Of a string, returns the length with its NUL. */
-__noinline int read_user_extra(struct scratch *s, u64 from, u32 bytes, bool is_string)
+/* To s->extra, `at` bytes behind its beginning. Of a string, returns the length with its NUL. */
+__noinline int read_user_extra(struct scratch *s, u32 at, u64 from, u32 bytes, bool is_string)
 {
-	if (!s || bytes > PATH_BYTES_MAX)
-		return -EFAULT;
-	for (u32 i = 0; i < USER_READ_TRIES; i++) {
-		long outcome = is_string ? bpf_probe_read_user_str(s->extra, bytes, (void *)from)
-					 : bpf_probe_read_user(s->extra, bytes, (void *)from);
+	long outcome = -EFAULT;
+	void *to;
 
-		if (outcome >= 0)
-			return outcome;
-	}
-	return -EFAULT;
+	if (!s || at > PATH_BYTES_MAX || bytes > PATH_BYTES_MAX || at + bytes > PATH_BYTES_MAX)
+		return -EFAULT;
+	to = s->extra + at;
+	if (is_string)
+		TRY(outcome, bpf_probe_read_user_str(to, bytes, (void *)from));
+	else
+		TRY(outcome, bpf_probe_read_user(to, bytes, (void *)from));
+	return outcome;
 }
 
 static __always_inline u64 mix(u64 hash, u64 word)

@@ -32,6 +32,16 @@ struct received {
 	struct user_iovec parts[2];
 };
 
+/* The port in an address of a program's; a function of its own for the sake of the caller's stack. */
+static __noinline u16 port_at(u64 user_address)
+{
+	union user_memory read = {};
+
+	/* If it cannot be read, whoever counts the sender finds that out, too, and says so. */
+	read_user(&read, user_address, 2 * sizeof(u16));
+	return *(u16 *)read.address.data;
+}
+
 /*
  * Whether a socket's data comes from a name server: its peer's port says so, or, where it is
  * not connected, the address that the call has written down.
@@ -40,30 +50,37 @@ static __always_inline bool is_from_name_server(struct sock *any_sk, const void 
 {
 	struct sock *sk = CAST(struct sock, any_sk);
 	__be16 port = GET(sk, __sk_common.skc_dport);
-	u16 family = GET(sk, __sk_common.skc_family), address[2];
+	u16 family = GET(sk, __sk_common.skc_family);
 
-	if (port)
-		return port == swap16(DNS_PORT) && (family == AF_INET || family == AF_INET6);
-	return user_address && (family == AF_INET || family == AF_INET6) &&
-	       !bpf_probe_read_user(address, sizeof(address), user_address) &&
-	       address[1] == swap16(DNS_PORT);
+	if (family != AF_INET && family != AF_INET6)
+		return false;
+	if (!port && user_address)
+		port = port_at((u64)user_address);
+	return port == swap16(DNS_PORT);
 }
 
 /* Finds what was received by recvmsg (`where` is its header), or by a call with one buffer. */
-static __always_inline bool find_received(struct received *what, const void *where, u32 bytes,
-					  bool is_message)
+static __always_inline bool find_received(struct scratch *s, struct received *what,
+					  const void *where, u32 bytes, bool is_message)
 {
+	u32 parts_bytes;
+
 	__builtin_memset(what, 0, sizeof(*what));
 	what->parts[0].base = (u64)where;
 	what->parts[0].bytes = bytes;
 	if (!is_message)
 		return true;
-	if (bpf_probe_read_user(&what->buffers, sizeof(what->buffers),
-				where + sizeof(struct user_msghdr_name)))
+	if (read_user_extra(s, 0, (u64)where + sizeof(struct user_msghdr_name),
+			    sizeof(what->buffers), false))
 		return false;
-	return !bpf_probe_read_user(
-		what->parts, what->buffers.count > 1 ? sizeof(what->parts) : sizeof(what->parts[0]),
-		(void *)what->buffers.list);
+	what->buffers = *(struct user_buffers *)s->extra;
+	parts_bytes = what->buffers.count > 1 ? sizeof(what->parts) : sizeof(what->parts[0]);
+	if (read_user_extra(s, 0, what->buffers.list, parts_bytes, false))
+		return false;
+	what->parts[0] = *(struct user_iovec *)s->extra;
+	if (what->buffers.count > 1)
+		what->parts[1] = *((struct user_iovec *)s->extra + 1);
+	return true;
 }
 
 /* Copies what was received to s->extra; false if the program's memory cannot be read. */
@@ -77,14 +94,9 @@ static __always_inline bool received_into(struct scratch *s, const struct receiv
 		first = bytes;
 	if (second > bytes - first)
 		second = bytes - first;
-	/* The verifier wants to see each bound, and the compiler knows it already. */
-	barrier_var(first);
-	barrier_var(second);
-	if (first > DNS_BYTES_MAX || second > DNS_BYTES_MAX)
+	if (first && read_user_extra(s, 0, what->parts[0].base, first, false))
 		return false;
-	if (first && bpf_probe_read_user(s->extra, first, (void *)what->parts[0].base))
-		return false;
-	if (second && bpf_probe_read_user(s->extra + first, second, (void *)what->parts[1].base))
+	if (second && read_user_extra(s, first, what->parts[1].base, second, false))
 		return false;
 	s->extra_bytes = first + second;
 	return s->extra_bytes <= DNS_BYTES_MAX;
@@ -158,7 +170,7 @@ static __noinline int answered(struct actor *actor, struct sock *sk, const void 
 	}
 	s->record.key.cgroup = actor->cgroup;
 	what = (struct received *)s->path;
-	if (!find_received(what, where, bytes, how & BY_MESSAGE) ||
+	if (!find_received(s, what, where, bytes, how & BY_MESSAGE) ||
 	    !received_into(s, what, bytes) || !send_answer(s, sk, bytes))
 		lose(actor->cgroup, LOSS_NAMES);
 	scratch_put(s);

@@ -45,10 +45,10 @@ static __always_inline void count_path(const struct actor *actor, const struct f
 static __always_inline void count_file(const struct actor *actor, struct file *file, u16 access,
 				       struct task_struct *task)
 {
-	struct file_id id = file_id_of(file, task);
+	struct place place = place_of(file);
+	struct file_id id = file_id_at(&place, task);
 
-	count_path(actor, &id, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry),
-		   access, task);
+	count_path(actor, &id, (void *)place.mnt, (void *)place.dentry, access, task);
 }
 
 static __always_inline u16 opened_access(struct file *any_file)
@@ -89,7 +89,7 @@ __noinline u64 extra_hash(struct scratch *s)
 /* Reads the string and returns its hash; 0 if it cannot be read. */
 static __always_inline u64 requested_into(struct scratch *s, const void *string, bool user)
 {
-	long bytes = user ? read_user_extra(s, (u64)string, PATH_BYTES_MAX, true)
+	long bytes = user ? read_user_extra(s, 0, (u64)string, PATH_BYTES_MAX, true)
 			  : bpf_probe_read_kernel_str(s->extra, PATH_BYTES_MAX, string);
 
 	if (bytes <= 0 || bytes > PATH_BYTES_MAX)

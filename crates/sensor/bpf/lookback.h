@@ -102,7 +102,7 @@ int files_at_start(struct bpf_iter__task_file *ctx)
 
 	if (!task || !file || !actor_at_start(&actor, task))
 		return 0;
-	file = untyped(file);
+	file = (void *)ADDRESS(file);
 	type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
 	if (type == S_IFSOCK) {
 		struct socket *socket = BPF_CORE_READ(file, private_data);

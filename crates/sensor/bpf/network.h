@@ -115,8 +115,22 @@ static __always_inline void local_end(struct end *end, struct sock *sk)
 }
 
 /*
+ * Reads what a call with this outcome was given. What cannot be read is a loss, unless the
+ * kernel could not read it either: no address, no behaviour.
+ */
+static __always_inline bool read_given(u64 cgroup, long outcome, union user_memory *to,
+				       const void *from, u32 bytes)
+{
+	if (!read_user(to, (u64)from, bytes))
+		return true;
+	if (outcome != -EFAULT)
+		lose(cgroup, LOSS_UNRESOLVED);
+	return false;
+}
+
+/*
  * An address as the program wrote it, from user memory, after a call with this outcome. False:
- * none of ours, or unreadable, which is a loss unless the kernel could not read it either.
+ * none of ours, or unreadable.
  * A function of its own, so that the buffer is not on the stack of what is called next.
  */
 static __noinline bool requested_end(const struct actor *actor, struct end *end, long outcome,
@@ -128,11 +142,8 @@ static __noinline bool requested_end(const struct actor *actor, struct end *end,
 		bytes = sizeof(read.address);
 	if (bytes < sizeof(u16))
 		return false;
-	if (read_user(&read, (u64)user_address, bytes)) {
-		if (outcome != -EFAULT)
-			lose(actor->cgroup, LOSS_UNRESOLVED);
+	if (!read_given(actor->cgroup, outcome, &read, user_address, bytes))
 		return false;
-	}
 	switch (read.address.family) {
 	case AF_INET:
 		end_v4(end, *(__be32 *)(read.address.data + 2), *(__be16 *)read.address.data);
@@ -247,7 +258,7 @@ static __noinline int count_unix(struct actor *actor, u32 how, struct unix_name 
 	if (bytes > UNIX_NAME_BYTES_MAX)
 		bytes = UNIX_NAME_BYTES_MAX;
 	__builtin_memset(s->extra, 0, UNIX_NAME_BYTES_MAX + 4);
-	if (bytes && (name->user ? read_user_extra(s, (u64)name->string, bytes, false)
+	if (bytes && (name->user ? read_user_extra(s, 0, (u64)name->string, bytes, false)
 				 : bpf_probe_read_kernel(s->extra, bytes, name->string))) {
 		lose(actor->cgroup, LOSS_UNRESOLVED);
 		goto out;
@@ -298,13 +309,8 @@ static __always_inline void count_requested_end(struct actor *actor, u8 kind, lo
 			bytes = SOCKADDR_UN_BYTES;
 		if (bytes <= sizeof(u16))
 			return;
-		if (read_user(&family, (u64)user_address, sizeof(u16))) {
-			/* If the kernel could not read it either: no address, no behaviour. */
-			if (error != -EFAULT)
-				lose(actor->cgroup, LOSS_UNRESOLVED);
-			return;
-		}
-		if (family.address.family != AF_UNIX)
+		if (!read_given(actor->cgroup, error, &family, user_address, sizeof(u16)) ||
+		    family.address.family != AF_UNIX)
 			return;
 
 		struct unix_name name = {

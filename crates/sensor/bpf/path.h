@@ -11,12 +11,6 @@
 #pragma once
 #include "count.h"
 
-/*
- * The verifier forbids hashing a typed pointer, but the difference of two is a number: it
- * changes when either does, which is all that an identity needs.
- */
-#define DISTANCE(a, b) ((u64)(a) - (u64)(b))
-
 struct file_id {
 	u64 mount, dentry, chain, inode;
 	u16 marks; /* enum access bits: deleted, memfd, upper */
@@ -181,13 +175,34 @@ __noinline int path_identity(u64 mnt_address, u64 dentry_address, u64 fs_address
 	return 0;
 }
 
-static __always_inline struct file_id file_id_of(struct file *file, struct task_struct *task)
+/* Where a file is, by addresses. */
+struct place {
+	u64 mnt, dentry;
+};
+
+static __always_inline struct place place_of(struct file *any_file)
 {
+	struct file *file = CAST(struct file, any_file);
+
+	return (struct place){ .mnt = ADDRESS(GET(file, f_path.mnt)),
+			       .dentry = ADDRESS(GET(file, f_path.dentry)) };
+}
+
+static __always_inline struct file_id file_id_at(const struct place *place,
+						 struct task_struct *any_task)
+{
+	struct task_struct *task = CAST(struct task_struct, any_task);
 	struct file_id id = {};
 
-	path_identity((u64)BPF_CORE_READ(file, f_path.mnt), (u64)BPF_CORE_READ(file, f_path.dentry),
-		      (u64)BPF_CORE_READ(task, fs), &id);
+	path_identity(place->mnt, place->dentry, ADDRESS(GET(task, fs)), &id);
 	return id;
+}
+
+static __always_inline struct file_id file_id_of(struct file *file, struct task_struct *task)
+{
+	struct place place = place_of(file);
+
+	return file_id_at(&place, task);
 }
 
 /* ---- names: only at first sight ---- */

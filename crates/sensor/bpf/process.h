@@ -11,7 +11,7 @@ static __always_inline void args_into(struct scratch *s, struct task_struct *tas
 
 	if (bytes > ARGS_BYTES_MAX)
 		bytes = ARGS_BYTES_MAX;
-	if (!read_user_extra(s, start, bytes, false))
+	if (!read_user_extra(s, 0, start, bytes, false))
 		s->extra_bytes = bytes;
 }
 

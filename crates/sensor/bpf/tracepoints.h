@@ -288,6 +288,16 @@ static __noinline bool has_read_answer(const struct call *call)
 	return sk && is_from_name_server(sk, NULL);
 }
 
+/* A call that has_read_answer(). */
+static __always_inline void read_answer(struct actor *actor, const struct call *call,
+					struct task_struct *task)
+{
+	struct sock *sk = sock_of(task, call->args[0]);
+
+	if (sk)
+		on_answer(actor, sk, call);
+}
+
 /* sendto, recvfrom: socket, -, -, -, address, its length (for recvfrom: where that stands). */
 static __always_inline void on_datagram(struct actor *actor, const struct call *call,
 					struct task_struct *task)
@@ -305,8 +315,6 @@ static __always_inline void on_datagram(struct actor *actor, const struct call *
 			if (sk && is_from_name_server(sk, address))
 				on_answer(actor, sk, call);
 		}
-		if (!address)
-			return;
 		if (read_user(&length, call->args[5], sizeof(bytes))) {
 			lose(actor->cgroup, LOSS_UNRESOLVED);
 			return;
@@ -326,11 +334,8 @@ static __always_inline void message(struct actor *actor, struct sock *sk, const 
 {
 	union user_memory read = {};
 
-	if (read_user(&read, (u64)header, sizeof(read.message))) {
-		if (call->ret != -EFAULT)
-			lose(actor->cgroup, LOSS_UNRESOLVED);
+	if (!read_given(actor->cgroup, call->ret, &read, header, sizeof(read.message)))
 		return;
-	}
 	if (datagram_kind(call) == KIND_INGRESS && bytes > 0 && !(flags & MSG_PEEK) &&
 	    is_from_name_server(sk, (void *)read.message.msg_name))
 		answered(actor, sk, header, (u32)bytes | BY_MESSAGE);
@@ -381,10 +386,9 @@ static long one_message(u32 index, struct messages *m)
 
 #define MESSAGES_MAX 1024 /* UIO_MAXIOV: the kernel sends no more in one call */
 
-static __always_inline void on_messages(struct actor *actor, const struct call *call,
-					struct task_struct *task)
+static __always_inline void on_messages(struct actor *actor, const struct call *call)
 {
-	struct messages m = { actor, call, sock_of(task, call->args[0]) };
+	struct messages m = { actor, call, sock_of(bpf_get_current_task_btf(), call->args[0]) };
 
 	if (m.sk && call->ret > 0)
 		bpf_loop(MESSAGES_MAX, one_message, &m, 0);
@@ -422,13 +426,9 @@ static __noinline int call_on_socket(struct actor *actor, struct call *call)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	struct sock *sk;
-
 	switch (call->rule.op) {
 	case CALL_READ:
-		sk = sock_of(task, call->args[0]);
-		if (sk)
-			on_answer(actor, sk, call);
+		read_answer(actor, call, task);
 		break;
 	case CALL_CONNECT:
 		on_connect(actor, call, task);
@@ -442,7 +442,10 @@ static __noinline int call_on_socket(struct actor *actor, struct call *call)
 		break;
 	case CALL_SENDTO:
 	case CALL_RECVFROM:
-		on_datagram(actor, call, task);
+		if (call->args[4])
+			on_datagram(actor, call, task);
+		else
+			read_answer(actor, call, task);
 		break;
 	case CALL_SENDMSG:
 	case CALL_RECVMSG:
@@ -469,54 +472,59 @@ static __always_inline struct call_rule rule_of(long number, bool compat)
 		      : ((struct call_rule *)calls)[number];
 }
 
-/* A system call has its outcome. */
-static __always_inline int call_exited(struct pt_regs *regs, long ret)
+/* Most calls of some kinds are none that count: told before anything else is looked at. */
+static __always_inline bool may_count(const struct call *call)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	bool compat = is_compat(task);
-	struct call call = { .rule = rule_of(call_number(regs), compat) };
-	struct actor *actor;
-
-	if (call.rule.op == CALL_IGNORE)
-		return 0;
-	call.ret = ret;
-	call_args(&call, regs, compat);
-	switch (call.rule.op) {
+	switch (call->rule.op) {
 	case CALL_SENDTO:
-		if (!call.args[4]) /* no address: a stream, or a connected socket */
-			return 0;
-		break;
+		return call->args[4]; /* no address: a stream, or a connected socket */
 	case CALL_RECVFROM:
-		if (!call.args[4] && !has_read_answer(&call))
-			return 0;
-		break;
+		return call->args[4] || has_read_answer(call);
 	case CALL_READ:
-		if (!has_read_answer(&call))
-			return 0;
-		break;
+		return has_read_answer(call);
 	case CALL_EXEC:
-		if (!is_denied(ret))
-			return 0;
-		break;
+		return is_denied(call->ret);
 	}
-	actor = actor_of_current();
+	return true;
+}
+
+static __always_inline int count_call(struct call *call)
+{
+	struct actor *actor = may_count(call) ? actor_of_current() : NULL;
+
 	if (!actor)
 		return 0;
-	switch (call.rule.op) {
+	switch (call->rule.op) {
 	case CALL_EXEC:
 	case CALL_OPEN:
 	case CALL_PATH:
 	case CALL_TWO_PATHS:
 	case CALL_FD_ATTR:
-		return call_on_file(actor, &call);
+		return call_on_file(actor, call);
 	case CALL_SENSITIVE:
-		return call_is_sensitive(actor, &call);
+		return call_is_sensitive(actor, call);
 	case CALL_SENDMMSG:
 	case CALL_RECVMMSG:
-		on_messages(actor, &call, task);
+		on_messages(actor, call);
 		return 0;
 	}
-	return call_on_socket(actor, &call);
+	return call_on_socket(actor, call);
+}
+
+/* A system call has its outcome. */
+static __always_inline int call_exited(struct pt_regs *regs, long ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	bool compat = is_compat(task);
+	struct call_rule rule = rule_of(call_number(regs), compat);
+
+	if (rule.op == CALL_IGNORE)
+		return 0;
+
+	struct call call = { .ret = ret, .rule = rule };
+
+	call_args(&call, regs, compat);
+	return UNDISTURBED(count_call(&call));
 }
 
 SEC("tp_btf/sys_exit")
@@ -531,13 +539,11 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 SEC("tp_btf/sched_prepare_exec")
 int BPF_PROG(on_prepare_exec, struct task_struct *task)
 {
-	actor_of(bpf_get_current_task_btf());
-	return 0;
+	return UNDISTURBED((actor_of_current(), 0));
 }
 
 /* On kernels without it: whoever is made starts as what made it, known or not. */
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+static __always_inline int forked(struct task_struct *child)
 {
 	struct actor *actor = actor_of(bpf_get_current_task_btf()), *copy;
 
@@ -549,8 +555,13 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	return UNDISTURBED(forked(child));
+}
+
+static __always_inline int changed_program(struct linux_binprm *bprm)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct actor *old = bpf_task_storage_get(&actors, task, NULL, 0), *actor;
@@ -569,17 +580,30 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	return 0;
 }
 
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
+{
+	return UNDISTURBED(changed_program(bprm));
+}
+
 /* ---- TCP ---- */
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_sock_state, struct sock *sk, int old_state, int new_state)
+static __always_inline int changed_state(struct sock *sk, int old_state, int new_state)
 {
 	u64 key = (u64)sk;
 
 	if (new_state == TCP_SYN_SENT)
 		connect_begins(sk, key);
-	else if (old_state == TCP_SYN_SENT)
+	else
 		connect_ends(key, new_state == TCP_CLOSE ? STATUS_FAILED : STATUS_ALLOW);
 	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_sock_state, struct sock *sk, int old_state, int new_state)
+{
+	if (old_state != TCP_SYN_SENT && new_state != TCP_SYN_SENT)
+		return 0;
+	return UNDISTURBED(changed_state(sk, old_state, new_state));
 }
 
 /* ---- capabilities: this tracepoint is there since 6.14 ---- */
@@ -591,8 +615,7 @@ int BPF_PROG(on_sock_state, struct sock *sk, int old_state, int new_state)
  */
 const volatile u8 probes_memory[SYSCALLS_MAX]; /* mmap, brk, mprotect, fork, exec, ... */
 
-SEC("tp_btf/cap_capable")
-int BPF_PROG(on_capable, const struct cred *cred, void *target_ns, void *capable_ns, int cap, int ret)
+static __always_inline int asked_capability(const struct cred *cred, int cap, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct actor *actor;
@@ -614,4 +637,10 @@ int BPF_PROG(on_capable, const struct cred *cred, void *target_ns, void *capable
 	if (actor)
 		count_number_of(actor, KIND_CAPABILITY, ret ? STATUS_DENY : STATUS_ALLOW, cap, task);
 	return 0;
+}
+
+SEC("tp_btf/cap_capable")
+int BPF_PROG(on_capable, const struct cred *cred, void *target_ns, void *capable_ns, int cap, int ret)
+{
+	return UNDISTURBED(asked_capability(cred, cap, ret));
 }

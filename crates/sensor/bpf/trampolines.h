@@ -46,18 +46,16 @@ SEC("?fexit")
 int BPF_PROG(on_call_exit_a, struct pt_regs *regs, long ret)
 {
 	call_exit_fired = 1;
-	call_exited(regs, ret);
 	NO_PRIVATE_STACK(work_a);
-	return 0;
+	return call_exited(regs, ret);
 }
 
 SEC("?fexit")
 int BPF_PROG(on_call_exit_b, struct pt_regs *regs, long ret)
 {
 	call_exit_fired = 1;
-	call_exited(regs, ret);
 	NO_PRIVATE_STACK(work_b);
-	return 0;
+	return call_exited(regs, ret);
 }
 
 #define CALL_EXIT(family, number)                                                                  \
@@ -178,9 +176,7 @@ static __noinline int open_refused(struct actor *actor, int dfd, const char *nam
 	return count_requested(actor, &what);
 }
 
-/* do_filp_open(directory, name, flags), or do_file_open on newer kernels. */
-SEC("?fexit")
-int on_open(void *ctx)
+static __always_inline int count_open(void *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct filename *name = argument(ctx, 1);
@@ -189,8 +185,7 @@ int on_open(void *ctx)
 	u64 file = returned(ctx);
 	struct actor *actor;
 
-	open_fired = 1;
-	if (flags & FMODE_EXEC || (has_failed(file) && !is_denied((int)file)))
+	if (flags & FMODE_EXEC)
 		return 0;
 	actor = actor_of_current();
 	if (!actor)
@@ -202,6 +197,18 @@ int on_open(void *ctx)
 		count_file(actor, (void *)file,
 			   opened_access((void *)file) | (flags & O_TRUNC ? ACCESS_WRITE : 0), task);
 	return 0;
+}
+
+/* do_filp_open(directory, name, flags), or do_file_open on newer kernels. */
+SEC("?fexit")
+int on_open(void *ctx)
+{
+	u64 file = returned(ctx);
+
+	open_fired = 1;
+	if (has_failed(file) && !is_denied((int)file))
+		return 0;
+	return UNDISTURBED(count_open(ctx));
 }
 
 /*
@@ -262,9 +269,9 @@ static __noinline int permitted(void *directory, void *dentry, void *directory2,
 	SEC("?fexit/security_path_" #name)                                                         \
 	int permitted_##name(void *ctx)                                                            \
 	{                                                                                          \
-		if (!(int)returned(ctx))                                                           \
-			permitted(directory, dentry, directory2, dentry2);                         \
-		return 0;                                                                          \
+		if ((int)returned(ctx))                                                            \
+			return 0;                                                                  \
+		return UNDISTURBED(permitted(directory, dentry, directory2, dentry2));             \
 	}
 ON_PERMITTED(unlink, argument(ctx, 0), argument(ctx, 1), NULL, NULL)
 ON_PERMITTED(rmdir, argument(ctx, 0), argument(ctx, 1), NULL, NULL)
@@ -312,9 +319,9 @@ static __noinline int changed(void *dentry, u32 access)
 	SEC("?fexit/vfs_" #function)                                                               \
 	int changed_##function(void *ctx)                                                          \
 	{                                                                                          \
-		if (!has_failed(returned(ctx)))                                                    \
-			changed(argument(ctx, 2), access);                                         \
-		return 0;                                                                          \
+		if (has_failed(returned(ctx)))                                                     \
+			return 0;                                                                  \
+		return UNDISTURBED(changed(argument(ctx, 2), access));                             \
 	}
 ON_CHANGED(unlink, ACCESS_DELETE)
 ON_CHANGED(rmdir, ACCESS_DELETE)
@@ -334,14 +341,13 @@ static __noinline int count_at(struct actor *actor, void *mnt, void *dentry, u32
 	return 0;
 }
 
-SEC("?fexit/vfs_link")
-int changed_link(void *ctx)
+static __always_inline int linked(void *ctx)
 {
 	struct change *change = change_of(argument(ctx, 3));
 	struct actor *actor;
 	void *old;
 
-	if (!change || has_failed(returned(ctx)))
+	if (!change)
 		return 0;
 	change->first.dentry = NULL;
 	actor = actor_of_current();
@@ -354,15 +360,20 @@ int changed_link(void *ctx)
 	return 0;
 }
 
-SEC("?fexit/vfs_rename")
-int changed_rename(void *ctx)
+SEC("?fexit/vfs_link")
+int changed_link(void *ctx)
+{
+	return has_failed(returned(ctx)) ? 0 : UNDISTURBED(linked(ctx));
+}
+
+static __always_inline int renamed(void *ctx)
 {
 	struct renamedata *data = argument(ctx, 0);
 	struct change *change = change_of(BPF_CORE_READ(data, old_dentry));
 	struct actor *actor;
 	u32 new_access = ACCESS_RENAME;
 
-	if (!change || has_failed(returned(ctx)))
+	if (!change)
 		return 0;
 	change->first.dentry = NULL;
 	actor = actor_of_current();
@@ -373,6 +384,12 @@ int changed_rename(void *ctx)
 	count_named(actor, &change->first, ACCESS_RENAME);
 	count_named(actor, &change->second, new_access);
 	return 0;
+}
+
+SEC("?fexit/vfs_rename")
+int changed_rename(void *ctx)
+{
+	return has_failed(returned(ctx)) ? 0 : UNDISTURBED(renamed(ctx));
 }
 
 /* ---- what a path leads to: attributes and length ---- */
@@ -390,9 +407,9 @@ static __noinline int attributed(void *path_address, u32 access)
 	SEC("?fexit/" #function)                                                                   \
 	int on_##function(void *ctx)                                                               \
 	{                                                                                          \
-		if (!has_failed(returned(ctx)))                                                    \
-			attributed(argument(ctx, 0), access);                                      \
-		return 0;                                                                          \
+		if (has_failed(returned(ctx)))                                                     \
+			return 0;                                                                  \
+		return UNDISTURBED(attributed(argument(ctx, 0), access));                          \
 	}
 ON_ATTRIBUTED(chmod_common, ACCESS_ATTR)
 ON_ATTRIBUTED(chown_common, ACCESS_ATTR)
@@ -404,27 +421,29 @@ ON_ATTRIBUTED(vfs_truncate, ACCESS_WRITE)
 SEC("?fentry/begin_new_exec")
 int on_begin_new_exec(void *ctx)
 {
-	actor_of_current();
-	return 0;
+	return UNDISTURBED((actor_of_current(), 0));
 }
 
 /* ---- capabilities ---- */
 #define CAP_OPT_NOAUDIT 2 /* the kernel asks for itself: no use of the capability */
 
-SEC("?fexit/cap_capable")
-int BPF_PROG(on_cap_capable, const struct cred *cred, void *namespace, int cap, unsigned int opts,
-	     int ret)
+static __always_inline int used_capability(const struct cred *cred, int cap, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct actor *actor;
 
-	if (opts & CAP_OPT_NOAUDIT)
-		return 0;
 	/* Overlayfs asks with the credentials of whoever mounted it, not of the caller. */
-	if (untyped(cred) != (void *)BPF_CORE_READ(task, real_cred))
+	if (ADDRESS(cred) != (u64)BPF_CORE_READ(task, real_cred))
 		return 0;
 	actor = actor_of_current();
 	if (actor)
 		count_number_of(actor, KIND_CAPABILITY, ret ? STATUS_DENY : STATUS_ALLOW, cap, task);
 	return 0;
+}
+
+SEC("?fexit/cap_capable")
+int BPF_PROG(on_cap_capable, const struct cred *cred, void *namespace, int cap, unsigned int opts,
+	     int ret)
+{
+	return opts & CAP_OPT_NOAUDIT ? 0 : UNDISTURBED(used_capability(cred, cap, ret));
 }

@@ -422,6 +422,7 @@ fn configure(
     data.calls_compat = tables.compat;
     data.probes_memory = tables.probes_memory;
     data.seccomp_says_permitted = plan.seccomp_says_permitted;
+    data.keeps_processor = plan.keeps_processor;
     if let Some(controller) = options.v1_controller {
         data.v1_controller = controller.subsystem_index()?;
         data.v1_tag = controller.tag();

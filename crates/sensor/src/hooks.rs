@@ -65,6 +65,8 @@ pub(crate) struct Symbols {
     tracepoints: HashSet<String>,
     /// Whether `__seccomp_filter` says yes or no, instead of 0 or -1.
     seccomp_is_bool: bool,
+    /// Whether programs of tracepoints can be preempted.
+    preempts_tracepoints: bool,
 }
 
 impl Symbols {
@@ -76,6 +78,7 @@ impl Symbols {
             functions: HashMap::new(),
             tracepoints: HashSet::new(),
             seccomp_is_bool: false,
+            preempts_tracepoints: false,
         };
         for id in 1..btf.len() {
             let Some(of) = btf.type_by_id::<libbpf_rs::btf::BtfType<'_>>(
@@ -97,6 +100,9 @@ impl Symbols {
                     if let Some(tracepoint) = name.strip_prefix("btf_trace_") {
                         symbols.tracepoints.insert(tracepoint.to_owned());
                     }
+                }
+                BtfKind::Var if name == PREEMPTED_TRACEPOINTS => {
+                    symbols.preempts_tracepoints = true;
                 }
                 _ => {}
             }
@@ -172,6 +178,8 @@ pub(crate) struct Plan {
     /// System calls whose own functions need not be watched, because of what is below them.
     pub(crate) seen_below: SeenBelow,
     pub(crate) seccomp_says_permitted: bool,
+    /// Whether programs keep the processor while they work.
+    pub(crate) keeps_processor: bool,
 }
 
 /// What is seen below the system calls.
@@ -216,6 +224,13 @@ const NAMES: &[(&str, &str)] = &[
 /// What opens a file by name: since 7.1 under the second name.
 const OPENS: [&str; 2] = ["do_filp_open", "do_file_open"];
 
+/// A function that came with 6.15, when programs that may not be preempted were first allowed
+/// global functions. Trampolines can be preempted on any preemptible kernel.
+const KEEPING_PROCESSOR_SINCE: &str = "bpf_res_spin_lock";
+
+/// A variable of kernels (since 7.0) whose tracepoints can be preempted, too.
+const PREEMPTED_TRACEPOINTS: &str = "tracepoint_srcu_srcu_data";
+
 /// Families of programs for the functions behind system calls, one for each prototype:
 /// `call_exit_a000`, ..., whose work `on_call_exit_a` does.
 const FAMILIES: [&str; 2] = ["a", "b"];
@@ -225,7 +240,7 @@ const FAMILY_SIZE: usize = 200;
 impl Plan {
     /// The tracepoints of this kernel.
     pub(crate) fn tracepoints(kernel: &Symbols) -> Self {
-        let mut plan = Self::with(HookSet::Tracepoint);
+        let mut plan = Self::with(HookSet::Tracepoint, kernel);
         plan.add("on_sys_exit", "tp_btf/sys_exit");
         plan.add_prepare_exec(kernel);
         plan.add_capable_tracepoint(kernel);
@@ -234,7 +249,7 @@ impl Plan {
 
     /// The trampolines of this kernel, with tracepoints where those are as good.
     pub(crate) fn trampolines(kernel: &Symbols) -> Result<Self, SensorError> {
-        let mut plan = Self::with(HookSet::Trampoline);
+        let mut plan = Self::with(HookSet::Trampoline, kernel);
         plan.add_opens(kernel);
         plan.add_names(kernel);
         plan.add_calls(kernel)?;
@@ -253,13 +268,15 @@ impl Plan {
         Ok(plan)
     }
 
-    fn with(set: HookSet) -> Self {
+    fn with(set: HookSet, kernel: &Symbols) -> Self {
         let mut plan = Self {
             set,
             programs: Vec::new(),
             hooks: Vec::new(),
             seen_below: SeenBelow::default(),
             seccomp_says_permitted: false,
+            keeps_processor: kernel.has(KEEPING_PROCESSOR_SINCE)
+                && (set == HookSet::Trampoline || kernel.preempts_tracepoints),
         };
         for &(program, hook) in ALWAYS {
             plan.add(program, hook);
@@ -411,6 +428,7 @@ mod tests {
             functions: functions.iter().map(|f| ((*f).to_owned(), 1)).collect(),
             tracepoints: tracepoints.iter().map(|&t| t.to_owned()).collect(),
             seccomp_is_bool: false,
+            preempts_tracepoints: false,
         }
     }
 
