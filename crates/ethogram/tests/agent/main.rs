@@ -12,6 +12,7 @@ mod docker;
 mod lifetime;
 mod losses;
 mod mistakes;
+mod neighbours;
 mod requests;
 mod rights;
 mod traces;
