@@ -80,7 +80,8 @@ chaos: ## faults between agents, collector and stores, many of each (long; needs
 	cargo build --package ethogram --package ethogram-bench-cluster
 	$(SUDO) $(TARGET_DIR)/debug/ethogram-bench-cluster chaos --ethogram $(TARGET_DIR)/debug/ethogram --faults 20
 
-clickhouse-test: ## the ClickHouse store on real servers (long; needs clickhouse-server, zookeeper, chdb)
+clickhouse-test: ## the ClickHouse store on Debian's server, on shards, and on the newest engine (needs: pip install chdb lz4)
+	tools/packages.sh clickhouse
 	cargo test --package ethogram-clickhouse --test suite -- --test-threads 1
 
 vm-test: ## the sensor on Debian's kernels, in QEMU (emulated: two to four minutes for each boot)

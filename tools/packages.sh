@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian and Ubuntu packages that building and testing need: only what is
 # missing. What every target needs beyond packages is Rust, and this says how to get it.
-# usage: packages.sh build|lint|test|chart|bench|bench-cluster|chaos|vm|all (all: build, lint, test)
+# usage: packages.sh build|lint|test|chart|bench|bench-cluster|clickhouse|chaos|vm|all (all: build, lint, test)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -90,6 +90,7 @@ need_for_manifests() {
 for_test() {
 	need_for_manifests
 	as_root e2e/testbed/packages.sh
+	need faketime
 }
 
 case ${1:-} in
@@ -100,7 +101,8 @@ chart) need_for_manifests ;;
 all) for_build; for_lint; for_test ;;
 bench) for_build; for_bench ;;
 bench-cluster) for_build; need clickhouse-server ;;
+clickhouse) for_build; need clickhouse-server default-jre-headless libzookeeper-java ;;
 chaos) for_build; need clickhouse-server curl faketime iproute2 ;;
 vm) for_build; as_root vm/packages.sh ;;
-*) echo "usage: $0 build|lint|test|chart|bench|bench-cluster|chaos|vm|all" >&2; exit 2 ;;
+*) echo "usage: $0 build|lint|test|chart|bench|bench-cluster|clickhouse|chaos|vm|all" >&2; exit 2 ;;
 esac

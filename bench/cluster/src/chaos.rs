@@ -20,8 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long totals may take to be right after the last fault. It bounds a failing run.
-const SETTLE_WITHIN: Duration = Duration::from_secs(150);
+/// How long totals that are not right may stay as they are. It bounds a failing run; one that
+/// gets on takes the time it needs.
+const STALLED_AFTER: Duration = Duration::from_secs(120);
 
 /// What is done how often.
 #[derive(Clone, Debug)]
@@ -78,16 +79,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Counts by container and file.
 type Totals = BTreeMap<(String, String), u64>;
 
-/// Asks until the collector's totals are those of the walks, or for too long.
+/// Asks until the collector's totals are those of the walks, or get on no more.
 fn settle(name: &'static str, collector: &Collector, walks: &[Walk]) -> Outcome {
-    let begun = Instant::now();
+    let (mut seen, mut since) = (0, Instant::now());
     loop {
         let outcome = compare(name, collector, walks);
+        if let Ok(Outcome { seen: now, .. }) = outcome
+            && now != seen
+        {
+            (seen, since) = (now, Instant::now());
+        }
         match outcome {
-            Ok(outcome) if outcome.wrong.is_empty() || begun.elapsed() > SETTLE_WITHIN => {
+            Ok(outcome) if outcome.wrong.is_empty() || since.elapsed() > STALLED_AFTER => {
                 return outcome;
             }
-            Err(error) if begun.elapsed() > SETTLE_WITHIN => {
+            Err(error) if since.elapsed() > STALLED_AFTER => {
                 return Outcome {
                     name,
                     expected: 0,

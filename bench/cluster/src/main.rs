@@ -63,6 +63,10 @@ struct ScaleArgs {
     /// Stores to measure, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [StoreKind::Sqlite, StoreKind::Clickhouse])]
     stores: Vec<StoreKind>,
+    /// Containers of a node that are told of at first, of 30; fewer let thousands of agents come
+    /// without telling 9,000 rows each
+    #[arg(long, default_value_t = fleet::CONTAINERS, value_parser = clap::value_parser!(u32).range(1..=i64::from(fleet::CONTAINERS)))]
+    told_containers: u32,
     /// How long agents report at their pace, in seconds
     #[arg(long, default_value_t = 30)]
     steady_s: u64,
@@ -120,6 +124,7 @@ fn scale(cli: ScaleArgs) -> Result<()> {
                 .copied()
                 .filter(|&nodes| nodes <= nodes_max)
                 .collect(),
+            told_containers: cli.told_containers,
             steady: Duration::from_secs(cli.steady_s),
             rush: Duration::from_secs(cli.rush_s),
         };

@@ -20,6 +20,9 @@ use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 const BUSY_AGENTS: usize = 48;
 /// How often an agent reports, in seconds: the real one's interval.
 pub(crate) const REPORT_EVERY_S: f64 = 5.0;
+/// How often agents without news say so. Real ones do every 15 seconds, and a collector bears
+/// 90: all of them at once shall be few.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(45);
 /// Times a question is asked; the median counts.
 const QUESTIONS: usize = 7;
 
@@ -44,6 +47,8 @@ impl StoreKind {
 pub(crate) struct Plan {
     /// Numbers of nodes, growing.
     pub(crate) nodes: Vec<u64>,
+    /// Containers of each that are told of at first.
+    pub(crate) told_containers: u32,
     /// How long agents report at their pace.
     pub(crate) steady: Duration,
     /// How long some report without a pause.
@@ -123,7 +128,9 @@ pub(crate) async fn measure(
     let mut agents = Vec::new();
     let mut steps = Vec::new();
     for &nodes in &plan.nodes {
-        let (fill, grown) = lab.stretch(lab.fill(agents, nodes)).await?;
+        let (fill, grown) = lab
+            .stretch(lab.fill(agents, nodes, plan.told_containers))
+            .await?;
         agents = grown;
         say(kind, nodes, "all told", &fill);
         let (steady, same) = lab.stretch(lab.steady(agents, plan.steady)).await?;
@@ -147,7 +154,7 @@ pub(crate) async fn measure(
         }
         steps.push(Step {
             nodes,
-            rows: nodes * u64::from(crate::fleet::CONTAINERS * crate::fleet::BEHAVIOURS),
+            rows: nodes * u64::from(plan.told_containers * crate::fleet::BEHAVIOURS),
             fill,
             steady,
             rush,
@@ -217,7 +224,7 @@ impl Lab {
     }
 
     /// New agents come and tell all they know.
-    async fn fill(&self, agents: Vec<Agent>, nodes: u64) -> Worked {
+    async fn fill(&self, agents: Vec<Agent>, nodes: u64, told_containers: u32) -> Worked {
         let turns = Arc::new(Semaphore::new(BUSY_AGENTS));
         let mut tasks = JoinSet::new();
         let known = agents.len() as u64;
@@ -227,7 +234,9 @@ impl Lab {
             tasks.spawn(async move {
                 let _turn = turns.acquire().await?;
                 let mut agent = Agent::connect(Node::new(index), collector, traffic).await?;
-                let rows: Vec<Place> = Node::everything().collect();
+                let rows: Vec<Place> = Node::everything()
+                    .filter(|place| place.slot < told_containers)
+                    .collect();
                 let slowest = agent
                     .report(&rows)
                     .await
@@ -235,10 +244,7 @@ impl Lab {
                 Ok((agent, slowest))
             });
         }
-        let (mut new, slowest) = joined(tasks).await?;
-        let mut agents = agents;
-        agents.append(&mut new);
-        Ok((agents, slowest))
+        joined(tasks, agents).await
     }
 
     /// All agents report what changed, each at its own moment of every interval.
@@ -262,7 +268,7 @@ impl Lab {
                 Ok((agent, slowest))
             });
         }
-        joined(tasks).await
+        joined(tasks, Vec::new()).await
     }
 
     /// Some agents at a time report without a pause, each in its turn.
@@ -289,7 +295,7 @@ impl Lab {
             sleep(during).await;
             over.store(true, Relaxed);
         });
-        let worked = joined(tasks).await;
+        let worked = joined(tasks, Vec::new()).await;
         timer.await?;
         worked
     }
@@ -326,13 +332,30 @@ impl Lab {
     }
 }
 
-async fn joined(mut tasks: JoinSet<Result<(Agent, Duration)>>) -> Worked {
-    let mut agents = Vec::new();
+/// Waits for agents that are at work. Those that have nothing to tell say so meanwhile, as
+/// real ones do: a collector ends the streams of the silent.
+async fn joined(mut tasks: JoinSet<Result<(Agent, Duration)>>, mut agents: Vec<Agent>) -> Worked {
     let mut slowest = Duration::ZERO;
-    while let Some(done) = tasks.join_next().await {
-        let (agent, took) = done??;
-        agents.push(agent);
-        slowest = slowest.max(took);
+    let mut heartbeat = tokio::time::interval(HEARTBEAT_EVERY);
+    loop {
+        tokio::select! {
+            done = tasks.join_next() => match done {
+                None => break,
+                Some(done) => {
+                    let (agent, took) = done??;
+                    agents.push(agent);
+                    slowest = slowest.max(took);
+                }
+            },
+            _ = heartbeat.tick() => {
+                for agent in &mut agents {
+                    agent.say_no_news().await?;
+                }
+                for agent in &mut agents {
+                    agent.acknowledged().await?;
+                }
+            }
+        }
     }
     agents.sort_by_key(|agent| agent.node.index);
     Ok((agents, slowest))

@@ -148,25 +148,37 @@ impl Agent {
         for (number, page) in rows.chunks(ROWS_MAX).enumerate() {
             let batch = self.node.batch(page, now_ns(), number + 1 == last);
             let begun = Instant::now();
-            self.messages
-                .send(FromAgent {
-                    message: Some(from_agent::Message::Batch(batch)),
-                })
-                .await?;
-            match self
-                .answers
-                .message()
-                .await?
-                .and_then(|answer| answer.message)
-            {
-                Some(from_collector::Message::Ack(ack)) if ack.refused.is_empty() => {}
-                other => bail!("no Ack but {other:?}"),
-            }
+            self.send(batch).await?;
+            self.acknowledged().await?;
             slowest = slowest.max(begun.elapsed());
             self.traffic.rows.fetch_add(page.len() as u64, Relaxed);
             self.traffic.batches.fetch_add(1, Relaxed);
         }
         Ok(slowest)
+    }
+
+    /// Says that there is no news; the answer is to be heard with [`Agent::acknowledged`].
+    pub(crate) async fn say_no_news(&mut self) -> Result<()> {
+        let batch = self.node.batch(&[], now_ns(), true);
+        self.send(batch).await
+    }
+
+    async fn send(&mut self, batch: proto::Batch) -> Result<()> {
+        let message = Some(from_agent::Message::Batch(batch));
+        Ok(self.messages.send(FromAgent { message }).await?)
+    }
+
+    /// Waits for the answer to what was sent.
+    pub(crate) async fn acknowledged(&mut self) -> Result<()> {
+        match self
+            .answers
+            .message()
+            .await?
+            .and_then(|answer| answer.message)
+        {
+            Some(from_collector::Message::Ack(ack)) if ack.refused.is_empty() => Ok(()),
+            other => bail!("no Ack but {other:?}"),
+        }
     }
 }
 
