@@ -26,12 +26,12 @@ fn last_count(events: &Path, container: &Container) -> Option<u64> {
     let lines = whole
         .lines()
         .map(|line| serde_json::from_str(line).unwrap());
-    let ours = lines.filter(|line: &Value| {
+    let mut ours = lines.filter(|line: &Value| {
         line["container_id"] == container.id
             && line["target"] == FILE
             && line["source"] == shell().to_str().unwrap()
     });
-    ours.last()?["count"].as_u64()
+    ours.next_back()?["count"].as_u64()
 }
 
 #[test]
