@@ -194,6 +194,7 @@ impl LimitArgs {
             behaviours_per_cgroup_max: self.behaviours_max, // nobody else is watched
             ring_bytes: self.ring_kib * 1024,
             budget: Budget::new(self.rows_per_container_max),
+            ..ethogram_sensor::Limits::default()
         }
     }
 }

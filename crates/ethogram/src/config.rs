@@ -382,6 +382,7 @@ impl Options {
                 budget: self
                     .rows_per_container_max
                     .map_or(default.budget, Budget::new),
+                ..default
             },
             log_format: self.log_format.unwrap_or_default(),
         })
@@ -575,7 +576,8 @@ mod tests {
                     behaviours_max: 8,
                     behaviours_per_cgroup_max: 2,
                     ring_bytes: 65_536,
-                    budget: Budget::new(1000)
+                    budget: Budget::new(1000),
+                    ..ethogram_sensor::Limits::default()
                 },
                 log_format: LogFormat::Json,
             }

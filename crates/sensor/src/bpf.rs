@@ -116,6 +116,12 @@ impl Kernel {
             open.maps.free_slots.set_max_entries(limits.behaviours_max),
             "free_slots",
         )?;
+        size(
+            open.maps
+                .executables
+                .set_max_entries(limits.executables_max),
+            "executables",
+        )?;
         size(open.maps.ring.set_max_entries(limits.ring_bytes), "ring")?;
 
         choose_programs(&mut open, plan)?;
@@ -239,6 +245,19 @@ impl Kernel {
             // SAFETY: as in `slots_used`; only this thread writes it.
             unsafe { generation.write_volatile(generation.read_volatile().wrapping_add(1)) };
         }
+    }
+
+    /// Forgets which executables' paths were sent: each is sent again with the next event of a
+    /// task that runs it.
+    pub(crate) fn forget_executables(&mut self) {
+        let executables = &self.skeleton.maps.executables;
+        let sent: Vec<_> = executables.keys().collect();
+        for exe in sent {
+            // Nobody else deletes any.
+            let _ = executables.delete(&exe);
+        }
+        // Only now, so that no task remembers an executable that was found just before.
+        self.publish_policies();
     }
 
     /// Deletes keys, chosen by cgroup and slot, and returns both. Programs that run at this

@@ -17,6 +17,7 @@ mod calls;
 mod clock;
 mod dns;
 mod error;
+mod executables;
 mod folds;
 #[cfg(test)]
 mod fuzz;

@@ -32,6 +32,9 @@ pub struct Limits {
     /// Size of the ring buffer for names and events of the slow way; a power of two and a
     /// multiple of the page size.
     pub ring_bytes: u32,
+    /// Executables that the kernel knows to have been named. Some 70 bytes each, and twice
+    /// their paths here.
+    pub executables_max: u32,
     /// Rows kept of each cgroup before they fold.
     pub budget: Budget,
 }
@@ -43,6 +46,7 @@ impl Default for Limits {
             behaviours_max: 1 << 18,
             behaviours_per_cgroup_max: 1 << 16,
             ring_bytes: 16 << 20,
+            executables_max: 1 << 16,
             budget: Budget::default(),
         }
     }
@@ -181,6 +185,10 @@ const EVICT_EVERY: Duration = Duration::from_secs(1);
 /// be seen again, it is new again: its row goes on.
 const COLD_AFTER: Duration = Duration::from_secs(1);
 
+/// How long an event waits for the name of its executable, which is sent with another event
+/// if there was no room for it. Then it is counted without a source.
+const NAME_WAIT: Duration = Duration::from_secs(60);
+
 /// Slots whose keys were deleted, each with its cgroup, and the cgroups that are gone.
 struct Resting {
     since_ns: u64,
@@ -212,6 +220,7 @@ pub struct Sensor {
     /// The folded places that the kernel knows, by cgroup.
     folds: HashMap<u64, HashSet<u64>>,
     policies_changed: bool,
+    is_detached: bool,
 }
 
 impl Sensor {
@@ -231,6 +240,7 @@ impl Sensor {
             evicted_ns: 0,
             folds: HashMap::new(),
             policies_changed: false,
+            is_detached: false,
         })
     }
 
@@ -297,6 +307,7 @@ impl Sensor {
         // Counters first, names after: whatever was counted has its name in the ring by then.
         let readings = self.read_counters(clock);
         self.intake.take(&self.kernel.drain(), clock);
+        self.intake.table.give_up_before(self.waits_since(clock));
         for reading in readings {
             self.intake.table.reading(reading);
         }
@@ -341,6 +352,12 @@ impl Sensor {
         self.intake.table.len()
     }
 
+    /// Names of executables in memory.
+    #[must_use]
+    pub fn executables(&self) -> usize {
+        self.intake.table.executables_kept()
+    }
+
     /// Keys that were made in the kernel so far, for cgroups that are still there. Each cost
     /// a record with a name.
     #[must_use]
@@ -351,6 +368,16 @@ impl Sensor {
     /// Stops counting. What was counted can still be collected.
     pub fn detach(&mut self) {
         self.kernel.detach();
+        self.is_detached = true;
+    }
+
+    /// The time since which events may wait for the name of their executable.
+    fn waits_since(&self, clock: Clock) -> Timestamp {
+        if self.is_detached {
+            return Timestamp(i64::MAX); // No name will come.
+        }
+        let wait_ns = u64::try_from(NAME_WAIT.as_nanos()).unwrap_or(u64::MAX);
+        clock.wall(clock::boot_ns().saturating_sub(wait_ns))
     }
 
     fn read_counters(&self, clock: Clock) -> Vec<Reading> {
@@ -399,6 +426,7 @@ impl Sensor {
         }
         if !self.gone.is_empty() {
             let gone = std::mem::take(&mut self.gone);
+            self.intake.table.give_up_of(&gone);
             let slots = self.kernel.delete_keys(|cgroup, _| gone.contains(&cgroup));
             self.resting.push(Resting {
                 since_ns: now_ns,
@@ -409,6 +437,11 @@ impl Sensor {
         if is_past(self.evicted_ns, EVICT_EVERY, now_ns) {
             self.evicted_ns = now_ns;
             self.evict(now_ns);
+        }
+        let executables = self.intake.table.executables();
+        if executables.len() as u64 > most_of(self.limits.executables_max) {
+            self.kernel.forget_executables();
+            executables.begin_anew();
         }
     }
 
@@ -446,10 +479,12 @@ impl Sensor {
         if crowded.is_empty() {
             return;
         }
-        let kernel = &self.kernel;
+        let (kernel, table) = (&self.kernel, &self.intake.table);
         let slots = kernel.delete_keys(|cgroup, slot| {
             let (count, _, last_ns) = kernel.counter(slot);
-            crowded.contains(&cgroup) && (count == 0 || is_past(last_ns, COLD_AFTER, now_ns))
+            crowded.contains(&cgroup)
+                && (count == 0 || is_past(last_ns, COLD_AFTER, now_ns))
+                && !table.is_waiting(slot)
         });
         self.resting.push(Resting {
             since_ns: now_ns,
@@ -477,7 +512,6 @@ impl Sensor {
                 *count = count.saturating_sub(1);
             }
         }
-        let most_of = |max: u32| u64::from(max) * 3 / 4;
         let is_crowded = |count: u64| count > most_of(self.limits.behaviours_per_cgroup_max);
         let mut crowded: HashSet<u64> = live
             .iter()
@@ -511,6 +545,11 @@ impl Sensor {
         }
         grown
     }
+}
+
+/// So much of what there is room for that room has to be made.
+fn most_of(max: u32) -> u64 {
+    u64::from(max) * 3 / 4
 }
 
 fn is_past(since_ns: u64, time: Duration, now_ns: u64) -> bool {

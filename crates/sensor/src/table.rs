@@ -8,6 +8,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use ethogram_model::{Access, Behaviour, Budget, Folding, Name, NewFold, Tally, Timestamp};
 
+use crate::executables::Executables;
+
+/// Events that wait for the name of their executable; beyond it the one that waited longest
+/// is counted without.
+const WAITING_MAX: usize = 16_384;
+
 /// Index of a row.
 type RowIndex = u32;
 
@@ -82,7 +88,7 @@ struct Slot {
 /// All rows of this run.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    executables: HashMap<u64, Name>,
+    executables: Executables,
     /// `None`: free, listed in `free_rows`.
     rows: Vec<Option<Row>>,
     free_rows: Vec<RowIndex>,
@@ -138,15 +144,28 @@ impl Table {
         });
     }
 
-    fn place(&mut self, mut event: Waiting) {
+    /// Counts an event, or lets it wait for the name of its executable.
+    fn place(&mut self, event: Waiting) {
         let source = match event.exe {
             0 => Some(Name::default()),
-            exe => self.executables.get(&exe).cloned(),
+            exe => self.executables.get(exe).cloned(),
         };
-        let Some(source) = source else {
-            self.waiting.push_back(event);
-            return;
-        };
+        match source {
+            Some(source) => self.count(event, source),
+            None => self.wait(event),
+        }
+    }
+
+    fn wait(&mut self, event: Waiting) {
+        self.waiting.push_back(event);
+        if self.waiting.len() > WAITING_MAX
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            self.count(oldest, Name::default());
+        }
+    }
+
+    fn count(&mut self, mut event: Waiting, source: Name) {
         event.behaviour.source = source;
         let row = self.row(event.cgroup, event.behaviour, event.tally, event.example);
         if let Some(slot) = event.slot
@@ -154,6 +173,36 @@ impl Table {
         {
             self.slot(slot).owner = Owner::Row(row);
         }
+    }
+
+    /// Counts, without a source, the events of these cgroups whose executable is still not known.
+    pub(crate) fn give_up_of(&mut self, cgroups: &HashSet<u64>) {
+        self.give_up(|event| cgroups.contains(&event.cgroup));
+    }
+
+    /// The same for those of before a time.
+    pub(crate) fn give_up_before(&mut self, time: Timestamp) {
+        self.give_up(|event| event.tally.first < time);
+    }
+
+    fn give_up(&mut self, which: impl Fn(&Waiting) -> bool) {
+        for event in std::mem::take(&mut self.waiting) {
+            if which(&event) {
+                self.count(event, Name::default());
+            } else {
+                self.waiting.push_back(event);
+            }
+        }
+    }
+
+    /// Whether what is counted in a slot waits for the name of an executable.
+    pub(crate) fn is_waiting(&self, slot: u32) -> bool {
+        let slot = self.slots.get(slot as usize);
+        slot.is_some_and(|slot| slot.owner == Owner::Waiting)
+    }
+
+    pub(crate) fn executables(&mut self) -> &mut Executables {
+        &mut self.executables
     }
 
     /// The row of a behaviour, with `tally` added.
@@ -396,6 +445,11 @@ impl Table {
         self.rows[*index as usize].as_ref().map(|row| row.tally)
     }
 
+    /// Names of executables in memory.
+    pub(crate) fn executables_kept(&self) -> usize {
+        self.executables.kept()
+    }
+
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
         self.groups.values().map(|group| group.index.len()).sum()
@@ -467,6 +521,33 @@ mod tests {
         table.name_executable(1, Name::from("/bin/a"));
         table.reading(reading(0, 5, 20));
         assert_eq!(counts(&mut table), [("/bin/a /x".to_owned(), 6)]);
+    }
+
+    #[test]
+    fn events_whose_executable_stays_unknown_are_counted_without_it() {
+        let mut table = Table::default();
+        table.event(7, 1, open("/x"), Timestamp(10), Name::default(), Some(0));
+        table.event(8, 2, open("/x"), Timestamp(20), Name::default(), None);
+        table.event(9, 3, open("/x"), Timestamp(30), Name::default(), None);
+        table.reading(reading(0, 4, 20));
+        assert!(table.is_waiting(0));
+        table.give_up_before(Timestamp(20));
+        assert!(!table.is_waiting(0));
+        table.reading(reading(0, 4, 20));
+        assert_eq!(counts(&mut table), [(" /x".to_owned(), 5)]);
+        table.give_up_of(&HashSet::from([9]));
+        assert_eq!(counts(&mut table), [(" /x".to_owned(), 1)]);
+        table.name_executable(2, Name::from("/bin/b"));
+        assert_eq!(counts(&mut table), [("/bin/b /x".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn few_events_wait_for_names() {
+        let mut table = Table::default();
+        for time in 0..WAITING_MAX as i64 + 5 {
+            table.event(7, 1, open("/x"), Timestamp(time), Name::default(), None);
+        }
+        assert_eq!(counts(&mut table), [(" /x".to_owned(), 5)]);
     }
 
     #[test]

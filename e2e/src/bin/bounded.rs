@@ -1,5 +1,5 @@
-//! What a flood costs the one who watches it: `bounded [MAX]` records floods of growing size
-//! with `ethogram record` (`ETHOGRAM_BIN`) and prints a table and a plot for docs/bounded.md.
+//! What a flood costs the one who watches it: `bounded [MAX [FLOOD…]]` records floods of growing
+//! size with `ethogram record` (`ETHOGRAM_BIN`) and prints a table and a plot for the journal.
 
 use std::{
     fmt::Write,
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use ethogram_e2e::agent::{binary, only, summary_of};
 use ethogram_model::Kind;
 
-const FLOODS: [&str; 3] = ["files", "peers", "ports"];
+const FLOODS: [&str; 4] = ["files", "peers", "ports", "programs"];
 const FIRST: u32 = 1_000;
 const LAST: u32 = 1_000_000;
 /// How often memory is looked at.
@@ -36,12 +36,12 @@ struct Point {
 }
 
 fn main() -> Result<()> {
-    let last = match std::env::args().nth(1) {
-        Some(last) => last.parse()?,
-        None => LAST,
-    };
+    let mut args = std::env::args().skip(1);
+    let last = args.next().map_or(Ok(LAST), |last| last.parse())?;
+    let wanted: Vec<String> = args.collect();
+    let is_wanted = |flood: &&str| wanted.is_empty() || wanted.iter().any(|w| w == flood);
     let mut points = Vec::new();
-    for flood in FLOODS {
+    for flood in FLOODS.into_iter().filter(is_wanted) {
         let sizes = std::iter::successors(Some(FIRST), |size| size.checked_mul(10));
         for size in sizes.take_while(|size| *size <= last) {
             let point = record(flood, size)?;
@@ -194,7 +194,10 @@ fn plot(points: &[Point]) -> String {
             &format!("{}", value * 1000.0),
         );
     }
-    for (flood, color) in FLOODS.iter().zip(["#1b6ca8", "#b3541e", "#3a7d44"]) {
+    for (flood, color) in FLOODS
+        .iter()
+        .zip(["#1b6ca8", "#b3541e", "#3a7d44", "#7a3a8c"])
+    {
         let own: Vec<&Point> = points
             .iter()
             .filter(|point| point.flood == *flood)

@@ -1,27 +1,31 @@
-//! A workload without bounds: `flood files|peers|ports N` does N different things, and
-//! says on its last line how many events that were, by kind.
+//! A workload without bounds: `flood files|peers|ports|programs N` does N different things,
+//! and says on its last line how many events that were, by kind.
 
 use std::{
     fs::{self, File},
     io,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     path::PathBuf,
+    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Ports of one address that a scan goes through before it goes on to the next.
 const PORTS: u32 = 60_000;
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let kind = args.next().context("which flood: files, peers or ports")?;
+    let kind = args
+        .next()
+        .context("which flood: files, peers, ports or programs")?;
     let count = args.next().context("how many")?.parse()?;
     match kind.as_str() {
         "files" => files(count),
         "peers" => peers(count),
         "ports" => ports(count),
-        other => bail!("there is no flood of {other}: use files, peers or ports"),
+        "programs" => programs(count),
+        other => bail!("there is no flood of {other}: use files, peers, ports or programs"),
     }
 }
 
@@ -72,5 +76,23 @@ fn ports(count: u32) -> Result<()> {
         }
     }
     println!("egress {count} bind 1");
+    Ok(())
+}
+
+/// Runs executables, each of which has a name of its own and is gone afterwards.
+fn programs(count: u32) -> Result<()> {
+    let folder: PathBuf = std::env::temp_dir().join(format!("flood-{}", std::process::id()));
+    fs::create_dir(&folder)?;
+    // A copy, for links do not cross file systems.
+    let original = folder.join("original");
+    fs::copy("/bin/true", &original)?;
+    for number in 0..count {
+        let path = folder.join(number.to_string());
+        fs::hard_link(&original, &path)?;
+        ensure!(Command::new(&path).status()?.success(), "it does nothing");
+        fs::remove_file(&path)?;
+    }
+    fs::remove_dir_all(&folder)?;
+    println!("process {count}");
     Ok(())
 }

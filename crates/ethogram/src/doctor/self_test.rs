@@ -24,6 +24,7 @@ const LIMITS: Limits = Limits {
     behaviours_max: 4096,
     behaviours_per_cgroup_max: 4096,
     ring_bytes: 256 * 1024,
+    executables_max: 4096,
     budget: Budget::DEFAULT,
 };
 

@@ -19,6 +19,7 @@ const LIMITS: Limits = Limits {
     behaviours_max: 8192,
     behaviours_per_cgroup_max: 2048,
     ring_bytes: 16 << 20,
+    executables_max: 256,
     budget: Budget::new(1024),
 };
 
@@ -80,6 +81,7 @@ struct Known {
     counts: HashMap<(u64, Behaviour), u64>,
     losses: HashMap<(u64, LossReason), u64>,
     most_rows: usize,
+    most_executables: usize,
     keys_made: u64,
 }
 
@@ -94,6 +96,7 @@ impl Known {
             self.losses.insert((cgroup, loss.reason), loss.count);
         }
         self.most_rows = self.most_rows.max(sensor.rows());
+        self.most_executables = self.most_executables.max(sensor.executables());
     }
 
     /// The sum over a cgroup's rows of Perl that `which` chooses.
@@ -187,6 +190,21 @@ socket(S, PF_INET, SOCK_DGRAM, 0) or die $!;
 for $port (1..30000) { send(S, "x", 0, sockaddr_in($port, INADDR_LOOPBACK)); }
 "#;
 
+/// Runs 3,000 executables, each with a name of its own; each looks libraries up in `/etc` once.
+const EXECUTABLES: &str = r#"
+link("/bin/true", "$ARGV[0]/0") or system("cp", "/bin/true", "$ARGV[0]/0");
+for $n (1..3000) {
+    link("$ARGV[0]/0", "$ARGV[0]/x$n") or die $!;
+    system("$ARGV[0]/x$n") == 0 or die $!;
+    unlink "$ARGV[0]/x$n" or die $!;
+}
+"#;
+
+/// Uses ever other files, over some seconds.
+const STEADY: &str = r#"
+for $n (1..500) { open(F, ">", "$ARGV[0]/$n") or die $!; close F; select(undef, undef, undef, 0.01) }
+"#;
+
 /// A few files, each often.
 const NEIGHBOUR: &str = r#"
 for (1..3000) { for $n (1..5) { open(F, "<", "/proc/self/stat") or die $!; close F; select(undef, undef, undef, 0.0002) } }
@@ -253,6 +271,34 @@ fn peers_fold_into_prefixes_and_ports_into_any() {
     assert!(known.is_folded(&scanner, "127.0.0.1"));
     assert!(known.most_rows < 2_000, "{} rows", known.most_rows);
     assert_folds_in_the_kernel(&known, 70_000);
+}
+
+#[test]
+fn executables_come_and_go_and_what_they_do_is_all_counted() {
+    let (flood, neighbour) = (Cgroup::new(), Cgroup::new());
+    let known = watched(&[(&flood, EXECUTABLES), (&neighbour, STEADY)]);
+    let place = flood.folder().display().to_string();
+    let of = |kind, prefix: &str| -> u64 {
+        let is = |(id, row): &&(u64, Behaviour)| {
+            *id == flood.id() && row.kind == kind && row.target.as_str().starts_with(prefix)
+        };
+        let rows = known.counts.keys().filter(is);
+        rows.map(|key| known.counts[key]).sum()
+    };
+    assert_eq!(of(Kind::Process, &format!("{place}/")), 3_000);
+    // Perl does as well, and so does cp where the links need a copy.
+    let looked_up = of(Kind::File, "/etc/");
+    assert!((3_001..=3_002).contains(&looked_up), "{looked_up}");
+    let created = |row: &Behaviour| row.access.contains(Access::CREATE);
+    assert_eq!(known.sum(&neighbour, created), 500);
+    let nameless = known.counts.keys().find(|(_, row)| row.source.is_empty());
+    assert_eq!(
+        nameless, None,
+        "an executable's name was forgotten too soon"
+    );
+    let names = known.most_executables;
+    assert!(names < 1_500, "{names} names of executables");
+    assert!(known.most_rows < 1_500, "{} rows", known.most_rows);
 }
 
 #[test]
