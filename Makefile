@@ -13,6 +13,7 @@ ETHOGRAM := $(TARGET_DIR)/release/ethogram
 BENCH := $(TARGET_DIR)/release/ethogram-bench
 BENCH_PAGE := docs/benchmarks.md
 SOAK_S ?= 1200
+FUZZ_S ?= 120
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -26,7 +27,7 @@ FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 DOC_DIR := $(DESTDIR)$(PREFIX)/share/doc/ethogram
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench bench-vm soak bounded cluster-demo bench-cluster chaos clickhouse-test vm-test coverage verifier-baseline install uninstall deb image chart doc clean help
+.PHONY: build demo test lint bench bench-vm soak bounded fuzz cluster-demo bench-cluster chaos clickhouse-test vm-test coverage verifier-baseline install uninstall deb image chart doc clean help
 
 build: ## build the optimized binary (the default)
 	tools/packages.sh build
@@ -69,6 +70,10 @@ cluster-demo: ## three nodes, a collector on two ClickHouse shards, and faults; 
 	tools/packages.sh test
 	cargo build --package ethogram
 	$(SUDO) env "PATH=$$PATH" cargo test --package ethogram-e2e --test cluster
+
+fuzz: ## every decoder of what others send, for FUZZ_S seconds each (20 min; needs cargo-fuzz)
+	tools/packages.sh fuzz
+	tools/fuzz.sh $(FUZZ_S) $(abspath $(TARGET_DIR))/fuzz
 
 bench-cluster: build ## a collector under 5,000 simulated agents, into docs/scale.md (some 40 min, 8 GB; needs clickhouse-server)
 	tools/packages.sh bench-cluster

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian and Ubuntu packages that building and testing need: only what is
 # missing. What every target needs beyond packages is Rust, and this says how to get it.
-# usage: packages.sh build|lint|test|chart|bench|bench-cluster|clickhouse|chaos|vm|all (all: build, lint, test)
+# usage: packages.sh build|lint|test|fuzz|chart|bench|bench-cluster|clickhouse|chaos|vm|all (all: build, lint, test)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -102,7 +102,9 @@ all) for_build; for_lint; for_test ;;
 bench) for_build; for_bench ;;
 bench-cluster) for_build; need clickhouse-server ;;
 clickhouse) for_build; need clickhouse-server default-jre-headless libzookeeper-java ;;
+# libFuzzer is C++.
+fuzz) for_build; need g++ ;;
 chaos) for_build; need clickhouse-server curl faketime iproute2 ;;
 vm) for_build; as_root vm/packages.sh ;;
-*) echo "usage: $0 build|lint|test|chart|bench|bench-cluster|clickhouse|chaos|vm|all" >&2; exit 2 ;;
+*) echo "usage: $0 build|lint|test|fuzz|chart|bench|bench-cluster|clickhouse|chaos|vm|all" >&2; exit 2 ;;
 esac

@@ -19,6 +19,8 @@ pub mod certs;
 mod clock;
 mod described;
 pub mod dial;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod limits;
 pub mod listen;
 mod receiver;

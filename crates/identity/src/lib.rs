@@ -21,6 +21,8 @@ pub mod cgroups;
 pub mod directory;
 mod endpoints;
 pub mod facts;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod identity;
 mod role;
 pub mod runtimes;

@@ -9,9 +9,9 @@
 //! containerd's own API, for containers made by `nerdctl` or `ctr` without Kubernetes, is
 //! not asked: such containers are watched and known by their id, without a name.
 
-mod cri;
-mod docker;
-mod podman;
+pub(crate) mod cri;
+pub(crate) mod docker;
+pub(crate) mod podman;
 
 use crate::facts::{Addresses, Facts, Source, printable};
 use ethogram_model::Timestamp;

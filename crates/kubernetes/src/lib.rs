@@ -36,6 +36,8 @@
 
 mod connect;
 mod forward;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod names;
 mod objects;
 mod reason;

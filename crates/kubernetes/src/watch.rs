@@ -18,7 +18,7 @@
 //! refused with the status 410; and one odd object spoils its whole list.
 
 mod backoff;
-mod wire;
+pub(crate) mod wire;
 
 pub use backoff::{BACKOFF_MAX_S, BACKOFF_MIN_MS};
 pub use wire::{LINE_BYTES_MAX, PAGE_BYTES_MAX};

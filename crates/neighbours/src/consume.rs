@@ -7,6 +7,8 @@
 //! counted.
 
 mod event;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod ledger;
 mod twins;
 mod words;

@@ -25,6 +25,8 @@ mod who;
 mod wire;
 mod words;
 
+#[cfg(any(fuzzing, test))]
+pub use consume::fuzz;
 pub use consume::{Listening, Source, Taken, consume};
 pub use feed::Feed;
 pub use lines::{LINES_SCHEMA, LinesError, write_lines};

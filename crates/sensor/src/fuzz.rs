@@ -1,13 +1,13 @@
-//! What the kernel half sends, from any bytes.
+//! Entries for fuzzing (`fuzz/`): what the kernel half sends, from any bytes.
 
 use ethogram_model::Budget;
-use proptest::prelude::*;
 
-use crate::{clock::Clock, sensor::Intake, sockets};
+use crate::{clock::Clock, dns, sensor::Intake, sockets};
 
 /// Takes bytes as pieces, each with a length of two bytes before it, and each piece as a record
-/// of the ring buffer, all the way to rows with names.
-fn records(mut bytes: &[u8]) {
+/// of the ring buffer, all the way to rows with names. Returns how many rows there are, and how many
+/// records were not understood.
+pub fn records(mut bytes: &[u8]) -> (usize, u64) {
     let mut stream = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<2>() {
         let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
@@ -21,9 +21,10 @@ fn records(mut bytes: &[u8]) {
     for (_, behaviour) in sockets::behaviours(intake.sockets) {
         assert_printable(behaviour.target.as_str());
     }
-    for changed in intake.table.take_changed() {
-        let behaviour = changed.behaviour;
-        for name in [&behaviour.source, &behaviour.target, &changed.example] {
+    let changed = intake.table.take_changed();
+    for row in &changed {
+        let behaviour = &row.behaviour;
+        for name in [&behaviour.source, &behaviour.target, &row.example] {
             assert_printable(name.as_str());
         }
     }
@@ -31,6 +32,16 @@ fn records(mut bytes: &[u8]) {
     for cgroup in intake.cgroups {
         assert_printable(cgroup.path.as_str());
     }
+    (changed.len(), intake.malformed)
+}
+
+/// Takes bytes as an answer of a name server. Returns how many addresses it gives.
+pub fn answer(bytes: &[u8]) -> usize {
+    let addresses = dns::addresses(bytes);
+    for (_, name) in &addresses {
+        assert_printable(name.as_str());
+    }
+    addresses.len()
 }
 
 /// What every view relies on.
@@ -38,27 +49,43 @@ fn assert_printable(text: &str) {
     assert!(!text.chars().any(char::is_control), "{text:?}");
 }
 
-#[test]
-fn seeds_lead_to_rows() {
-    records(include_bytes!("testdata/records"));
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-proptest! {
+    /// Records of every type, kind and outcome.
+    const RECORDS: &[u8] = include_bytes!("../../../fuzz/seeds/records/all");
+    const ANSWER: &[u8] = include_bytes!("../../../fuzz/seeds/answer/alias");
+
     #[test]
-    fn any_bytes_are_taken_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
-        records(&bytes);
+    fn seeds_are_understood() {
+        let (rows, malformed) = super::records(RECORDS);
+        assert!(
+            rows > 0 && malformed == 0,
+            "{rows} rows, {malformed} malformed"
+        );
+        assert!(super::answer(ANSWER) > 0);
     }
 
-    /// Near what the kernel half sends.
-    #[test]
-    fn damaged_records_are_taken_or_refused(
-        damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..20),
-    ) {
-        let mut bytes = include_bytes!("testdata/records").to_vec();
-        for (at, byte) in damage {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
+    proptest! {
+        /// A little of what `make fuzz` does for longer.
+        #[test]
+        fn any_bytes_are_taken_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
+            super::records(&bytes);
+            super::answer(&bytes);
         }
-        records(&bytes);
+
+        /// Near what the kernel half sends.
+        #[test]
+        fn damaged_records_are_taken_or_refused(
+            damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..20),
+        ) {
+            let mut bytes = RECORDS.to_vec();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            super::records(&bytes);
+        }
     }
 }

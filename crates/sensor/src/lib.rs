@@ -19,8 +19,8 @@ mod dns;
 mod error;
 mod executables;
 mod folds;
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod hooks;
 mod names;
 mod record;

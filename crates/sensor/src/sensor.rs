@@ -203,7 +203,7 @@ pub(crate) struct Intake {
     pub(crate) cgroups: Vec<CgroupEvent>,
     streams: Streams,
     resolutions: Resolutions,
-    malformed: u64,
+    pub(crate) malformed: u64,
 }
 
 /// The programs in the kernel, and all that is known of what they counted.

@@ -11,6 +11,8 @@
 
 mod csv;
 mod document;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod html;
 mod printable;
 mod row;

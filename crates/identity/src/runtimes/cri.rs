@@ -349,6 +349,24 @@ fn is_digest(image: &str) -> bool {
     image.is_empty() || (digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// What bytes say, taken for each answer that is decoded.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8]) -> Vec<Facts> {
+    use prost::Message;
+    if let Ok(answer) = proto::ListContainersResponse::decode(bytes) {
+        for container in answer.containers {
+            let _ = is_digest(image_name(&container.image.unwrap_or_default()));
+        }
+    }
+    if let Ok(answer) = proto::PodSandboxStatusResponse::decode(bytes) {
+        let ips = answer.status.and_then(ips_of).unwrap_or_default();
+        let _ = addresses(&ips, Timestamp(0));
+    }
+    let pods = proto::ListPodSandboxResponse::decode(bytes).unwrap_or_default();
+    let facts = |sandbox| sandbox_facts(sandbox, Runtime::Containerd);
+    pods.items.iter().map(facts).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -290,6 +290,19 @@ impl Event {
     }
 }
 
+/// What bytes say, taken for each answer that is parsed.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8]) -> Vec<Facts> {
+    let version = parse::<Version>(VERSION, bytes);
+    let runtime = version.map_or(Runtime::Docker, |version| version.runtime());
+    let listed = parse::<Vec<Listed>>(CONTAINERS, bytes).unwrap_or_default();
+    let event = parse::<Event>(EVENTS, bytes).ok();
+    let listed = listed.iter().map(|listed| listed.facts(runtime));
+    listed
+        .chain(event.and_then(|event| event.facts(runtime)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -105,6 +105,12 @@ impl Stored {
     }
 }
 
+/// What bytes say, taken for a list of containers.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8]) -> Vec<Facts> {
+    parse(bytes).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

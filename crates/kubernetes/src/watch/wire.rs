@@ -301,6 +301,19 @@ pub(super) fn uid(json: &str) -> Option<Uid> {
     raw.metadata.uid.map(Uid::from)
 }
 
+/// Hands over the objects in a page, or a line of a watch, that consists of these bytes.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8], mut take: impl FnMut(&str)) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    if let Ok(page) = PageBytes(bytes.clone()).read() {
+        page.items.into_iter().for_each(&mut take);
+    }
+    if let Ok(Change::Set(json, _) | Change::Removed(json, _)) = LineBytes(bytes).read() {
+        let _ = uid(json);
+        take(json);
+    }
+}
+
 #[derive(Deserialize)]
 struct RawIdentity {
     metadata: RawIdentityMeta,

@@ -1,0 +1,7 @@
+//! Fuzzes paths of cgroups.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    ethogram_identity::fuzz::cgroup(bytes);
+});
