@@ -75,7 +75,7 @@ fuzz: ## every decoder of what others send, for FUZZ_S seconds each (20 min; nee
 	tools/packages.sh fuzz
 	tools/fuzz.sh $(FUZZ_S) $(abspath $(TARGET_DIR))/fuzz
 
-bench-cluster: build ## a collector under 5,000 simulated agents, into docs/scale.md (some 40 min, 8 GB; needs clickhouse-server)
+bench-cluster: build ## a collector under 1,112 simulated agents and 10 M rows, into docs/scale.md (some 10 min, 2 GB; needs clickhouse-server)
 	tools/packages.sh bench-cluster
 	cargo build --release --package ethogram-bench-cluster
 	$(TARGET_DIR)/release/ethogram-bench-cluster scale --ethogram $(ETHOGRAM) --page docs/scale.md

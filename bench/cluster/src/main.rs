@@ -55,7 +55,7 @@ struct ScaleArgs {
     #[arg(long, default_value = "target/release/ethogram")]
     ethogram: PathBuf,
     /// Numbers of nodes, growing; a node has 9,000 rows
-    #[arg(long, value_delimiter = ',', default_values_t = [112, 1112, 5000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [112, 1112])]
     nodes: Vec<u64>,
     /// Measure SQLite with no more nodes than this: thousands are for ClickHouse
     #[arg(long, default_value_t = 1112)]
@@ -68,10 +68,10 @@ struct ScaleArgs {
     #[arg(long, default_value_t = fleet::CONTAINERS, value_parser = clap::value_parser!(u32).range(1..=i64::from(fleet::CONTAINERS)))]
     told_containers: u32,
     /// How long agents report at their pace, in seconds
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 15)]
     steady_s: u64,
     /// How long they report without a pause, in seconds
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 10)]
     rush_s: u64,
     /// Keep the stores below this folder while measuring; 45 M rows take some gigabytes
     #[arg(long, default_value = "/var/tmp")]

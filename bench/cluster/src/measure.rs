@@ -247,23 +247,29 @@ impl Lab {
         joined(tasks, agents).await
     }
 
-    /// All agents report what changed, each at its own moment of every interval.
+    /// All agents report what changed, each at its own moment of every interval, or later
+    /// where too many are before it: more at a time would starve the thread that plays them.
+    /// The slowest report is counted from its moment.
     async fn steady(&self, agents: Vec<Agent>, during: Duration) -> Worked {
         let activity = Arc::new(Activity::new(REPORT_EVERY_S));
         let interval = Duration::from_secs_f64(REPORT_EVERY_S);
         let rounds = (during.as_secs_f64() / REPORT_EVERY_S).ceil() as u32;
+        let turns = Arc::new(Semaphore::new(BUSY_AGENTS));
         let mut tasks = JoinSet::new();
         let count = agents.len() as u32;
         for (at, mut agent) in agents.into_iter().enumerate() {
-            let activity = activity.clone();
+            let (activity, turns) = (activity.clone(), turns.clone());
             tasks.spawn(async move {
                 let offset = interval * at as u32 / count;
                 let begun = tokio::time::Instant::now() + offset;
                 let mut slowest = Duration::ZERO;
                 for round in 0..rounds {
-                    tokio::time::sleep_until(begun + interval * round).await;
+                    let moment = begun + interval * round;
+                    tokio::time::sleep_until(moment).await;
+                    let _turn = turns.acquire().await?;
                     let rows = agent.node.step(&activity);
-                    slowest = slowest.max(agent.report(&rows).await?);
+                    agent.report(&rows).await?;
+                    slowest = slowest.max(moment.elapsed());
                 }
                 Ok((agent, slowest))
             });

@@ -75,7 +75,7 @@ fn tables(results: &Results) -> Result<String> {
     writeln!(out, "### Reports\n")?;
     writeln!(
         out,
-        "| store | nodes | what | rows | rows/s | collector, rows per cpu s | server, rows per cpu s | slowest ack ms |"
+        "| store | nodes | what | rows | rows/s | collector, rows per cpu s | server, rows per cpu s | slowest report ms |"
     )?;
     writeln!(out, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for (kind, steps) in results {
