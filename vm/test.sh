@@ -36,14 +36,13 @@ collect_programs() {
 
 # test_guest NAME LSM: one boot; prints as it goes and keeps the output for the table.
 test_guest() {
-    local name=$1 lsm=$2 list=$other_lsms expectation clock options=() program
+    local name=$1 lsm=$2 list=$other_lsms expectation files=() program
     [[ $lsm == bpf ]] && list+=,bpf
-    read -r expectation clock < <(read_list kernels.list | awk -v name="$name" '$1 == name { print $5, $6 }')
-    [[ $clock == counted ]] && options+=(-i)
+    expectation=$(read_list kernels.list | awk -v name="$name" '$1 == name { print $5 }')
     for program in "${programs[@]}"; do
-        options+=(-f "$work/$program")
+        files+=(-f "$work/$program")
     done
-    "$vm_dir/run.sh" -k "$name" -t $guest_time_s -a "lsm=$list" "${options[@]}" \
+    "$vm_dir/run.sh" -k "$name" -t $guest_time_s -a "lsm=$list" "${files[@]}" \
         -f "$vm_dir/guest/test.sh" -f "$vm_dir/guest/smoke.sh" \
         -- test.sh "$expectation" "$lsm"
 }

@@ -5,6 +5,9 @@ set -u
 expectation=$1
 lsm=$2
 operations=5000
+# Of some 7,300 events, where the kernel preempts programs: emulated, they are fifty times slower
+# by the clock, and preempted as often.
+lost_max=725
 failures=0
 
 check() {
@@ -43,6 +46,11 @@ has_smoke_rows() {
     check 'a port was listened on' row bind :: TCPv6,4000,,,,,,listen,,Allow,1,
 }
 
+# What may differ from the truth.
+tolerance() {
+    [ "$expectation" != preempts ] || echo "--allow-reported-loss --lost-max $lost_max"
+}
+
 # records_truth HOOKS
 records_truth() {
     ethogram record -q --hooks "$1" -o "/data/$1.db" --fold none \
@@ -50,7 +58,7 @@ records_truth() {
         actor --seed 1 --ops $operations --dir "/data/$1" --truth /data/truth.jsonl &&
         ethogram summary --db "/data/$1.db" -o json --fold none \
             --status allow,deny,audit,failed >/tmp/truth.json &&
-        truth-compare --truth /data/truth.jsonl --summary /tmp/truth.json
+        truth-compare --truth /data/truth.jsonl --summary /tmp/truth.json $(tolerance)
 }
 
 # covers HOOKS: every way of doing things is seen, or hidden by a blind spot that doctor lists.
@@ -112,7 +120,9 @@ fi
 for hooks in tracepoint trampoline; do
     check "the summary of $operations operations by $hooks hooks equals their truth" \
         records_truth $hooks
-    check "every way is seen by $hooks hooks, or a stated blind spot" covers $hooks
+    # Of a way that is done once, no loss can be allowed for.
+    [ "$expectation" = preempts ] ||
+        check "every way is seen by $hooks hooks, or a stated blind spot" covers $hooks
     check "addresses have the names that were asked for by $hooks hooks" names_addresses $hooks
 done
 exit $failures

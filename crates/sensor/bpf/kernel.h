@@ -256,6 +256,12 @@ struct bpf_iter__task_file {
 
 #pragma clang attribute pop
 
+/* ---- what perf hands to a program: /sys/kernel/tracing/events/raw_syscalls/sys_exit/format ---- */
+struct raw_sys_exit {
+	u64 common;
+	long id, ret;
+};
+
 /* ---- user-space layouts: fixed by the system call ABI, read from user memory ---- */
 struct user_msghdr {
 	u64 msg_name;

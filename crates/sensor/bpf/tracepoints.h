@@ -511,8 +511,8 @@ static __always_inline int count_call(struct call *call)
 	return call_on_socket(actor, call);
 }
 
-/* A system call has its outcome. */
-static __always_inline int call_exited(struct pt_regs *regs, long ret)
+/* A system call has its outcome. `kept`: the processor is kept already. */
+static __always_inline int call_exited(struct pt_regs *regs, long ret, bool kept)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	bool compat = is_compat(task);
@@ -524,13 +524,23 @@ static __always_inline int call_exited(struct pt_regs *regs, long ret)
 	struct call call = { .ret = ret, .rule = rule };
 
 	call_args(&call, regs, compat);
-	return UNDISTURBED(count_call(&call));
+	return kept ? count_call(&call) : UNDISTURBED(count_call(&call));
 }
 
-SEC("tp_btf/sys_exit")
+SEC("?tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
-	return call_exited(regs, ret);
+	return call_exited(regs, ret, true);
+}
+
+/*
+ * The same through perf, which keeps the processor for its programs from the first instruction
+ * to the last, where the kernel would preempt the one above. It costs more.
+ */
+SEC("?tp/raw_syscalls/sys_exit")
+int on_sys_exit_kept(struct raw_sys_exit *ctx)
+{
+	return call_exited((void *)bpf_task_pt_regs(bpf_get_current_task_btf()), ctx->ret, true);
 }
 
 /* ---- processes ---- */

@@ -47,7 +47,7 @@ int BPF_PROG(on_call_exit_a, struct pt_regs *regs, long ret)
 {
 	call_exit_fired = 1;
 	NO_PRIVATE_STACK(work_a);
-	return call_exited(regs, ret);
+	return call_exited(regs, ret, false);
 }
 
 SEC("?fexit")
@@ -55,7 +55,7 @@ int BPF_PROG(on_call_exit_b, struct pt_regs *regs, long ret)
 {
 	call_exit_fired = 1;
 	NO_PRIVATE_STACK(work_b);
-	return call_exited(regs, ret);
+	return call_exited(regs, ret, false);
 }
 
 #define CALL_EXIT(family, number)                                                                  \
@@ -139,7 +139,7 @@ int on_seccomp(void *ctx)
 #endif
 	if (outcome == call_number(regs)) /* a trap: the program's own handler answers */
 		return 0;
-	return call_exited(regs, outcome);
+	return call_exited(regs, outcome, false);
 }
 
 /*
@@ -155,7 +155,7 @@ int on_socket_read(void *ctx)
 	/* Others that end here, like readv() and io_uring, keep their buffers elsewhere. */
 	if (rule_of(call_number(regs), is_compat(task)).op != CALL_READ)
 		return 0;
-	return call_exited(regs, returned(ctx));
+	return call_exited(regs, returned(ctx), false);
 }
 
 /* ---- opens ---- */

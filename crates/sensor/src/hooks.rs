@@ -241,7 +241,11 @@ impl Plan {
     /// The tracepoints of this kernel.
     pub(crate) fn tracepoints(kernel: &Symbols) -> Self {
         let mut plan = Self::with(HookSet::Tracepoint, kernel);
-        plan.add("on_sys_exit", "tp_btf/sys_exit");
+        if kernel.preempts_tracepoints {
+            plan.add("on_sys_exit_kept", "tp/raw_syscalls/sys_exit");
+        } else {
+            plan.add("on_sys_exit", "tp_btf/sys_exit");
+        }
         plan.add_prepare_exec(kernel);
         plan.add_capable_tracepoint(kernel);
         plan
@@ -458,6 +462,19 @@ mod tests {
         let plan = Plan::trampolines(&kernel(&[&openat, &bind, "do_file_open"], &[])).unwrap();
         assert!(plan.seen_below.opens && !plan.seen_below.names);
         assert!(!aimed(&plan, &openat) && aimed(&plan, &bind));
+    }
+
+    #[test]
+    fn where_tracepoints_are_preempted_calls_are_seen_through_perf() {
+        let mut kernel = kernel(&[KEEPING_PROCESSOR_SINCE], &[]);
+        for (preempts, program) in [(false, "on_sys_exit"), (true, "on_sys_exit_kept")] {
+            kernel.preempts_tracepoints = preempts;
+            let plan = Plan::tracepoints(&kernel);
+            assert_eq!(plan.keeps_processor, preempts);
+            let of_calls = |p: &&Planned| p.program.starts_with("on_sys_exit");
+            let chosen: Vec<_> = plan.programs.iter().filter(of_calls).collect();
+            assert!(matches!(chosen[..], [one] if one.program == program));
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ struct Options {
     /// Accept missing counts up to the number that the summary reports as lost.
     #[arg(long)]
     allow_reported_loss: bool,
+    /// But no more than so many.
+    #[arg(long, requires = "allow_reported_loss")]
+    lost_max: Option<u64>,
     /// The summary of the same run without loss. What it counted in all, this one must have
     /// counted or reported as lost: the truth alone does not know how many events the
     /// programs' loaders and set-up cause, and those can be lost as well.
@@ -46,6 +49,10 @@ fn main() -> Result<ExitCode> {
         if whole != accounted {
             return Ok(ExitCode::FAILURE);
         }
+    }
+    if let Some(max) = options.lost_max.filter(|&max| document.lost() > max) {
+        println!("More than {max} events were lost.");
+        return Ok(ExitCode::FAILURE);
     }
     Ok(match verdict {
         Verdict::Equal => ExitCode::SUCCESS,

@@ -26,11 +26,13 @@ fn hooks_of(kind: Kind) -> &'static [&'static str] {
             "tp_btf/sched_",
             "fentry/begin_new_exec",
             "tp_btf/sys_exit",
+            "tp/raw_syscalls/sys_exit",
             "fexit/*_sys_*",
             "fexit/__sec",
         ],
         Kind::File => &[
             "tp_btf/sys_exit",
+            "tp/raw_syscalls/sys_exit",
             "fexit/do_f",
             "fexit/security_path_",
             "fexit/vfs_",
@@ -42,12 +44,16 @@ fn hooks_of(kind: Kind) -> &'static [&'static str] {
         Kind::Egress => &[
             "tp_btf/inet_sock_set_state",
             "tp_btf/sys_exit",
+            "tp/raw_syscalls/sys_exit",
             "fexit/*_sys_*",
             "fexit/__sec",
         ],
-        Kind::Ingress | Kind::Bind | Kind::Syscall => {
-            &["tp_btf/sys_exit", "fexit/*_sys_*", "fexit/__sec"]
-        }
+        Kind::Ingress | Kind::Bind | Kind::Syscall => &[
+            "tp_btf/sys_exit",
+            "tp/raw_syscalls/sys_exit",
+            "fexit/*_sys_*",
+            "fexit/__sec",
+        ],
         Kind::Capability => &["tp_btf/cap_capable", "fexit/cap_capable"],
     }
 }
