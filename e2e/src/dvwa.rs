@@ -114,13 +114,13 @@ impl<'node> Dvwa<'node> {
             name: DATABASE_POD.into(),
             uid: "2f6d1c1e-55a8-4b7e-9d0a-e7406ab1d001".into(),
             labels: labels("dvwa-mysql", "backend", "68cbf8f98b"),
-            hosts: String::new(),
             container: ContainerSpec {
                 name: "mysql".into(),
                 image: "localhost/dvwa-mysql:1".into(),
                 memory_mebibytes: 512,
                 ..ContainerSpec::default()
             },
+            ..PodSpec::default()
         })?;
         database.wait_listening(3306)?;
         let database_address = address(&database)?;
@@ -136,6 +136,7 @@ impl<'node> Dvwa<'node> {
                 memory_mebibytes: 256,
                 ..ContainerSpec::default()
             },
+            ..PodSpec::default()
         })?;
         web.wait_listening(80)?;
         Ok(Self {

@@ -215,7 +215,11 @@ impl Node {
         self.remember(&spec.uid)?;
         let config = self.sandbox_config(spec);
         let sandbox = self.cri.run_sandbox(config.clone())?;
-        let ip = self.cri.sandbox_ip(&sandbox)?;
+        let ip = if spec.host_network {
+            NODE_ADDRESS.to_owned()
+        } else {
+            self.cri.sandbox_ip(&sandbox)?
+        };
         let mut pod = Pod {
             node: self,
             spec: spec.clone(),
@@ -254,7 +258,12 @@ impl Node {
                 uid: spec.uid.clone(),
                 namespace: NAMESPACE.into(),
             }),
-            hostname: spec.name.clone(),
+            // With the node's network comes the node's name.
+            hostname: if spec.host_network {
+                String::new()
+            } else {
+                spec.name.clone()
+            },
             log_directory: directory(&self.name)
                 .join("logs")
                 .join(&spec.name)
@@ -264,7 +273,7 @@ impl Node {
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("{}{below_root}", self.cgroup_root),
                 security_context: Some(LinuxSandboxSecurityContext {
-                    namespace_options: Some(own_pids()),
+                    namespace_options: Some(namespaces(spec)),
                 }),
             }),
         }
@@ -283,6 +292,10 @@ pub struct PodSpec {
     pub labels: HashMap<String, String>,
     /// Lines of its `/etc/hosts` beside those of localhost.
     pub hosts: String,
+    /// Whether it is in the node's network namespace.
+    pub host_network: bool,
+    /// Whether its processes are in the node's pid namespace.
+    pub host_pid: bool,
     /// Its container.
     pub container: ContainerSpec,
 }
@@ -436,7 +449,7 @@ impl Pod<'_> {
                     memory_limit_in_bytes: spec.memory_mebibytes << 20,
                 }),
                 security_context: Some(LinuxContainerSecurityContext {
-                    namespace_options: Some(own_pids()),
+                    namespace_options: Some(namespaces(&self.spec)),
                 }),
             }),
         })
@@ -456,10 +469,16 @@ fn directory(node: &str) -> PathBuf {
     testbed::state_dir().join("nodes").join(node)
 }
 
-/// Each container its own pid namespace: Kubernetes' default, not the interface's.
-fn own_pids() -> NamespaceOption {
+/// Each container its own pid namespace, which is Kubernetes' default and not the
+/// interface's, unless the pod shares the node's.
+fn namespaces(spec: &PodSpec) -> NamespaceOption {
+    let or_node = |of_node, mode: NamespaceMode| {
+        let mode = if of_node { NamespaceMode::Node } else { mode };
+        mode.into()
+    };
     NamespaceOption {
-        pid: NamespaceMode::Container.into(),
+        network: or_node(spec.host_network, NamespaceMode::Pod),
+        pid: or_node(spec.host_pid, NamespaceMode::Container),
     }
 }
 

@@ -225,7 +225,6 @@ fn visitor(name: &str, uid: &str) -> PodSpec {
         labels: [("app", "visitor"), ("pod-template-hash", "7d9c5b8f64")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
-        hosts: String::new(),
         container: ContainerSpec {
             name: "box".into(),
             image: "localhost/busybox:1".into(),
@@ -233,6 +232,7 @@ fn visitor(name: &str, uid: &str) -> PodSpec {
             env: Vec::new(),
             memory_mebibytes: 64,
         },
+        ..PodSpec::default()
     }
 }
 

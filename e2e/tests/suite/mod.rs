@@ -4,6 +4,7 @@ mod churn;
 mod coverage;
 mod dvwa;
 mod engines;
+mod host_namespaces;
 mod late_names;
 mod layouts;
 mod look_back;
@@ -106,6 +107,10 @@ pub(crate) const TESTS: &[Test] = &[
         "churn::short_lived_containers_of_a_pod_are_named",
         churn::short_lived_containers_of_a_pod_are_named,
     ),
+    (
+        "host_namespaces::pods_in_them_are_told_apart_from_the_node",
+        host_namespaces::pods_in_them_are_told_apart_from_the_node,
+    ),
     ("layouts::v1_hierarchies_only", layouts::v1_hierarchies_only),
     ("layouts::v2_hierarchy_only", layouts::v2_hierarchy_only),
     (
@@ -154,8 +159,8 @@ fn busybox_pod(name: &str, number: u16, command: &[&str]) -> PodSpec {
         name: name.into(),
         uid: format!("5b1f0c9e-1111-4222-8333-e7406ab1{number:04x}"),
         labels: [("app".to_owned(), name.to_owned())].into(),
-        hosts: String::new(),
         container: container("box", command),
+        ..PodSpec::default()
     }
 }
 
