@@ -17,7 +17,7 @@ vm/test.sh --quick $KERNEL | tee "$log"
 		counts, and no others. Otherwise the ids are those of blind spots that \`ethogram doctor\` lists for
 		these hooks; the tests fail if a row is missing that no listed blind spot hides, and if one is
 		there that a listed one hides. By tracepoints it is done on every \`make test\`, by both sets of
-		hooks on every kernel of \`make vm-test\`.
+		hooks on the kernels of \`make vm-test\` that do not preempt programs.
 
 		Written by \`make coverage\`, on Debian's kernel $(sed -n 's/^Linux guest \([^ ]*\).*/\1/p' "$log" | head -n 1).
 
