@@ -3,10 +3,10 @@
 
 use std::{collections::HashMap, thread};
 
-use ethogram_model::{Access, Behaviour, Budget, Kind};
+use ethogram_model::Budget;
 use ethogram_sensor::{Limits, Options, Sensor};
 
-use crate::support::{Cgroup, Known, TICK};
+use crate::support::{Cgroup, Known, TICK, assert_each_read, assert_no_foreign_names};
 
 /// Cgroups that end, one after the other.
 const CGROUPS: usize = 8;
@@ -30,40 +30,6 @@ for (1..5) {
     select(undef, undef, undef, 0.1);
 }
 "#;
-
-/// Files that are read in a cgroup's folder, with how often each was.
-fn reads(known: &Known, cgroup: &Cgroup) -> HashMap<String, u64> {
-    let folder = format!("{}/", cgroup.folder().display());
-    let mut reads = HashMap::new();
-    for ((id, row), count) in &known.counts {
-        let is_read = row.kind == Kind::File && row.access.contains(Access::READ);
-        let target = row.target.as_str();
-        if *id == cgroup.id() && is_read && target.starts_with(&folder) {
-            *reads.entry(target.to_owned()).or_default() += count;
-        }
-    }
-    reads
-}
-
-fn assert_each_read(known: &Known, cgroup: &Cgroup, files: usize, times: u64) {
-    let reads = reads(known, cgroup);
-    assert_eq!(reads.len(), files);
-    let wrong = reads.iter().find(|(_, count)| **count != times);
-    assert_eq!(wrong, None);
-}
-
-/// Whatever is in the folder of a test's cgroup is its own.
-fn assert_no_foreign_names(known: &Known, cgroup: &Cgroup) {
-    let tests = std::env::temp_dir().join("ethogram-test-");
-    let own = cgroup.folder().display().to_string();
-    let is_foreign = |(id, row): &&(u64, Behaviour)| {
-        let target = row.target.as_str();
-        *id == cgroup.id()
-            && target.starts_with(&tests.display().to_string())
-            && !target.starts_with(&own)
-    };
-    assert_eq!(known.counts.keys().find(is_foreign), None);
-}
 
 #[test]
 fn slots_of_ended_cgroups_count_for_others_and_for_nobody_before() {

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ethogram_model::{Access, Behaviour, LossReason};
+use ethogram_model::{Access, Behaviour, Kind, LossReason};
 use ethogram_sensor::{Limits, Options, Sensor};
 
 /// Longer than slots rest: what is evicted is used again meanwhile.
@@ -144,4 +144,39 @@ pub(crate) fn watched_within(limits: Limits, programs: &[(&Cgroup, &str)]) -> Kn
     known.collect(&mut sensor);
     assert_eq!(known.losses, HashMap::new(), "nothing is lost");
     known
+}
+
+/// Files that are read in a cgroup's folder, with how often each was.
+fn reads(known: &Known, cgroup: &Cgroup) -> HashMap<String, u64> {
+    let folder = format!("{}/", cgroup.folder().display());
+    let mut reads = HashMap::new();
+    for ((id, row), count) in &known.counts {
+        let is_read = row.kind == Kind::File && row.access.contains(Access::READ);
+        let target = row.target.as_str();
+        if *id == cgroup.id() && is_read && target.starts_with(&folder) {
+            *reads.entry(target.to_owned()).or_default() += count;
+        }
+    }
+    reads
+}
+
+/// The cgroup read so many files of its folder, each so often.
+pub(crate) fn assert_each_read(known: &Known, cgroup: &Cgroup, files: usize, times: u64) {
+    let reads = reads(known, cgroup);
+    assert_eq!(reads.len(), files);
+    let wrong = reads.iter().find(|(_, count)| **count != times);
+    assert_eq!(wrong, None);
+}
+
+/// Whatever is in the folder of a test's cgroup is its own.
+pub(crate) fn assert_no_foreign_names(known: &Known, cgroup: &Cgroup) {
+    let tests = std::env::temp_dir().join("ethogram-test-");
+    let own = cgroup.folder().display().to_string();
+    let is_foreign = |(id, row): &&(u64, Behaviour)| {
+        let target = row.target.as_str();
+        *id == cgroup.id()
+            && target.starts_with(&tests.display().to_string())
+            && !target.starts_with(&own)
+    };
+    assert_eq!(known.counts.keys().find(is_foreign), None);
 }
