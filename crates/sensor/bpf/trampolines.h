@@ -415,6 +415,27 @@ ON_ATTRIBUTED(chmod_common, ACCESS_ATTR)
 ON_ATTRIBUTED(chown_common, ACCESS_ATTR)
 ON_ATTRIBUTED(vfs_truncate, ACCESS_WRITE)
 
+/*
+ * ---- connections that come in ----
+ *
+ * Whoever accepts, by whatever call or by io_uring, also one who began to wait before the
+ * watch did: the new connection is given its socket here, when it is there.
+ */
+static __always_inline int grafted(struct sock *sk)
+{
+	struct actor *actor = actor_of_current();
+
+	if (actor)
+		accepted(actor, sk, bpf_get_current_task_btf());
+	return 0;
+}
+
+SEC("?fexit/security_sock_graft")
+int on_accepted(void *ctx)
+{
+	return UNDISTURBED(grafted(argument(ctx, 0)));
+}
+
 /* ---- processes ---- */
 
 /* Before the old program is gone, on kernels without sched_prepare_exec: makes sure the actor names it. */

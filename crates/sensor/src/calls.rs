@@ -234,6 +234,7 @@ impl Call {
         let op = self.rule.op;
         (seen.opens && op == Op::Open as u8 && self.rule.style != Style::None as u8)
             || (seen.names && op == Op::FdAttr as u8)
+            || (seen.accepts && op == Op::Accept as u8)
     }
 
     /// Its rule, where that much is seen below it.

@@ -189,6 +189,8 @@ pub(crate) struct SeenBelow {
     pub(crate) opens: bool,
     /// Changes of names and attributes that succeed.
     pub(crate) names: bool,
+    /// Connections that are accepted.
+    pub(crate) accepts: bool,
 }
 
 /// In both sets.
@@ -256,6 +258,7 @@ impl Plan {
         let mut plan = Self::with(HookSet::Trampoline, kernel);
         plan.add_opens(kernel);
         plan.add_names(kernel);
+        plan.add_accepts(kernel);
         plan.add_calls(kernel)?;
         plan.add_seccomp(kernel);
         plan.add_socket_reads(kernel);
@@ -365,6 +368,20 @@ impl Plan {
             self.add(program, &format!("fexit/{function}"));
         }
         self.seen_below.names = true;
+    }
+
+    fn add_accepts(&mut self, kernel: &Symbols) {
+        const FUNCTION: &str = "security_sock_graft";
+        let hook = format!("fexit/{FUNCTION}");
+        if kernel.has(FUNCTION) {
+            self.add("on_accepted", &hook);
+            self.seen_below.accepts = true;
+        } else {
+            self.missing(
+                &hook,
+                "connections accepted by io_uring or by socketcall are not seen, nor the first of a server that waited already",
+            );
+        }
     }
 
     fn add_calls(&mut self, kernel: &Symbols) -> Result<(), SensorError> {

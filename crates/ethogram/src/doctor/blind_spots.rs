@@ -39,19 +39,21 @@ const CALLER_HOOKS: &[&str] = &[
 ];
 /// One of those below the system calls, where io_uring passes and names are resolved.
 const BELOW_CALLS: &str = "fexit/vfs_rename";
+/// Where a connection is accepted, by whatever way.
+const ACCEPTED: &str = "fexit/security_sock_graft";
 
 const ALL: &[BlindSpot] = &[
     BlindSpot {
         id: "io-uring",
         kinds: &["file", "ingress", "egress", "bind"],
-        text: "Operations submitted through io_uring (open, unlink, rename, send, receive, connect other than TCP) pass the system calls by and are not seen.",
+        text: "Operations submitted through io_uring (open, unlink, rename, send, receive, connect other than TCP) pass the system calls by and are not seen. That a program uses it is a row: io_uring_setup.",
         remedy: "Where nothing needs it, turn it off: sysctl kernel.io_uring_disabled=2 (kernel 6.6 or newer). Recent Docker and containerd refuse it by their default seccomp profiles.",
         applies: Applies::Without(&[BELOW_CALLS]),
     },
     BlindSpot {
         id: "io-uring-sockets",
         kinds: &["ingress", "egress", "bind"],
-        text: "Sockets used through io_uring (send, receive, accept, bind, connect other than TCP) pass the system calls by and are not seen; nor are refusals to make, rename or remove files through it.",
+        text: "Sockets used through io_uring (send, receive, bind, connect other than TCP) pass the system calls by and are not seen; nor are refusals to make, rename or remove files through it. That a program uses io_uring is a row: io_uring_setup.",
         remedy: "Where nothing needs it, turn it off: sysctl kernel.io_uring_disabled=2 (kernel 6.6 or newer). Recent Docker and containerd refuse it by their default seccomp profiles.",
         applies: Applies::With(BELOW_CALLS),
     },
@@ -121,9 +123,16 @@ const ALL: &[BlindSpot] = &[
     BlindSpot {
         id: "32-bit-sockets",
         kinds: &["ingress", "egress"],
-        text: "sendmsg, recvmsg and socketcall of 32-bit programs are not seen.",
+        text: "What 32-bit programs send or receive by sendmsg and recvmsg, or bind, send or receive by socketcall, is not seen.",
         remedy: "TCP connections are seen all the same; for the rest run 64-bit programs.",
         applies: Applies::Always,
+    },
+    BlindSpot {
+        id: "accepted-otherwise",
+        kinds: &["ingress"],
+        text: "Connections that are accepted through io_uring or by socketcall of 32-bit programs are not seen.",
+        remedy: "Their server's bind rows are there. With trampolines they are seen.",
+        applies: Applies::Without(&[ACCEPTED]),
     },
     BlindSpot {
         id: "open-descriptors",

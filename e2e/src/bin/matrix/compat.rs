@@ -205,6 +205,11 @@ fn tcp(record: &mut Record, by_socketcall: bool) -> Result<()> {
     } else {
         call(number::ACCEPT4, &[raw(&server), 0, 0, 0])
     })?;
+    let hidden: &[&'static str] = if by_socketcall {
+        &[spot::ACCEPTED_OTHERWISE]
+    } else {
+        &[]
+    };
     record.net_unseen(
         Kind::Ingress,
         Protocol::Tcp,

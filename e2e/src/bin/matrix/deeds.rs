@@ -13,6 +13,7 @@ pub(crate) mod spot {
     pub(crate) const REQUESTED_REFUSALS: &str = "requested-refusals";
     pub(crate) const UDP_WITHOUT_SENDER: &str = "udp-without-sender";
     pub(crate) const SOCKETS_32_BIT: &str = "32-bit-sockets";
+    pub(crate) const ACCEPTED_OTHERWISE: &str = "accepted-otherwise";
     pub(crate) const OTHER_DATAGRAMS: &str = "other-datagrams";
 }
 

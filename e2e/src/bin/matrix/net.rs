@@ -150,7 +150,8 @@ fn ring_accept(r: &mut Record, by_worker: bool) -> Result<()> {
         ring = ring.with_workers();
     }
     drop(ring.accept(server.as_raw_fd())?);
-    r.net_unseen(Kind::Ingress, Protocol::Tcp, V4, r.port, BY_RING);
+    let hidden_by = &[spot::ACCEPTED_OTHERWISE];
+    r.net_unseen(Kind::Ingress, Protocol::Tcp, V4, r.port, hidden_by);
     drop(client);
     Ok(())
 }
@@ -385,8 +386,11 @@ fn unix_cells() -> Vec<Cell> {
             let mut ring = ring(r)?;
             ring.connect(client.as_raw_fd(), to.as_ptr(), to.bytes())?;
             drop(ring.accept(server.as_raw_fd())?);
-            for kind in [Kind::Egress, Kind::Ingress] {
-                r.did_unseen(kind, name.clone(), BY_RING, |row| {
+            for (kind, hidden_by) in [
+                (Kind::Egress, BY_RING),
+                (Kind::Ingress, &[spot::ACCEPTED_OTHERWISE]),
+            ] {
+                r.did_unseen(kind, name.clone(), hidden_by, |row| {
                     row.protocol = Protocol::Unix;
                 });
             }
