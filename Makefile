@@ -51,11 +51,11 @@ bench: build ## what watching costs here, beside others, into docs/benchmarks.md
 	for what in price applications rates sizes; do \
 		$(SUDO) $(BENCH) $$what --ethogram $(ETHOGRAM) --page $(BENCH_PAGE); done
 
-bench-vm: build ## the price by instructions, trampolines against tracepoints, in QEMU (some minutes)
+bench-vm: build ## the price by instructions, trampolines against tracepoints, in QEMU (ten minutes)
 	tools/packages.sh vm
 	cargo build --release --package ethogram-bench
-	vm/run.sh -i -t 900 -f $(ETHOGRAM) -f $(BENCH) -- sh -c 'ethogram-bench price --quick --rounds 3 \
-		--scale 0.02 --hooks tracepoint,trampoline --ethogram $$(command -v ethogram) 2> /dev/null' | \
+	vm/run.sh -i -t 1800 -f $(ETHOGRAM) -f $(BENCH) -- sh -c 'ethogram-bench price --quick --rounds 2 \
+		--scale 0.005 --hooks tracepoint,trampoline --ethogram $$(command -v ethogram) 2> /dev/null' | \
 		$(BENCH) place instructions --page $(BENCH_PAGE)
 
 soak: build ## full rate and short-lived containers for SOAK_S seconds (20 min; needs root)
