@@ -85,6 +85,21 @@ pub(super) fn listening_and_connected_sockets_are_found() -> Result<()> {
         );
         check(only(document)?, &[reads("/etc/hostname", 0)])
     })?;
+    // The server has waited in accept() since before the agent began.
+    let send = format!("echo hello | nc {} 7000; sleep 1000", server.ip);
+    let late = node.run(&busybox_pod("late", 0x12, &["/bin/sh", "-c", &send]))?;
+    agent.settled(&["-n", "dvwa", "-p", "server"], |document| {
+        let rows = only(document)?.table(Kind::Ingress);
+        let from_late =
+            |row: &&Row| row.target.as_str() == late.ip || row.peer.as_str() == "pod/late";
+        let mut of_late = rows.iter().filter(from_late);
+        let accepted = of_late.next().context("no row of who came late")?;
+        ensure!(
+            accepted.count == 1 && !is_at_start(accepted) && of_late.next().is_none(),
+            "{rows:?}"
+        );
+        Ok(())
+    })?;
     agent.stop()
 }
 
