@@ -42,6 +42,9 @@ test_guest() {
     for program in "${programs[@]}"; do
         files+=(-f "$work/$program")
     done
+    # Attaching through perf patches code that all processors run, which emulated ones cannot bear:
+    # the kernel meets a breakpoint that is gone already, and panics.
+    [[ $expectation == preempts ]] && files+=(-c 1)
     "$vm_dir/run.sh" -k "$name" -t $guest_time_s -a "lsm=$list" "${files[@]}" \
         -f "$vm_dir/guest/test.sh" -f "$vm_dir/guest/smoke.sh" \
         -- test.sh "$expectation" "$lsm"
