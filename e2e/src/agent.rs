@@ -73,7 +73,16 @@ pub struct Reporting<'a> {
     pub node: &'a str,
 }
 
-impl Setup<'_> {
+impl<'a> Setup<'a> {
+    /// On the machine as it is, with the containers of a CRI socket.
+    #[must_use]
+    pub fn of_cri(socket: &'a Path) -> Self {
+        Self {
+            cri: Some(socket),
+            ..Self::default()
+        }
+    }
+
     /// What comes before the agent's own command line.
     fn command(&self) -> Result<Command> {
         // An agent does not outlive a test run that is killed.

@@ -124,17 +124,6 @@ const VERSION: Table = Table {
 const ARRIVED: &str = "arrived_first_ns AggregateFunction(min, Int64), \
                        arrived_last_ns AggregateFunction(max, Int64)";
 
-const TABLES: [Table; 8] = [
-    OBSERVATION,
-    LOSS,
-    CONTAINER,
-    RUN,
-    ENDPOINT,
-    RESOLUTION,
-    HISTORY,
-    VERSION,
-];
-
 /// The tables that hold what was reported, in the order in which they may be emptied.
 pub(crate) const DATA: [Table; 7] = [
     OBSERVATION,
@@ -213,8 +202,8 @@ pub fn create_statements(database: &str, cluster: Option<&str>) -> Vec<String> {
         "CREATE DATABASE IF NOT EXISTS `{database}`{on_cluster}"
     )];
     statements.extend(
-        TABLES
-            .iter()
+        DATA.iter()
+            .chain([&VERSION])
             .flat_map(|table| table.create(database, cluster)),
     );
     statements

@@ -549,7 +549,7 @@ int on_sys_exit_kept(struct raw_sys_exit *ctx)
 SEC("tp_btf/sched_prepare_exec")
 int BPF_PROG(on_prepare_exec, struct task_struct *task)
 {
-	return UNDISTURBED((actor_of_current(), 0));
+	return UNDISTURBED(actor_of_current());
 }
 
 /* On kernels without it: whoever is made starts as what made it, known or not. */

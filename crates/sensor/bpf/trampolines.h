@@ -442,7 +442,7 @@ int on_accepted(void *ctx)
 SEC("?fentry/begin_new_exec")
 int on_begin_new_exec(void *ctx)
 {
-	return UNDISTURBED((actor_of_current(), 0));
+	return UNDISTURBED(actor_of_current());
 }
 
 /* ---- capabilities ---- */

@@ -52,13 +52,7 @@ pub(super) fn short_lived_containers_of_a_pod_are_named() -> Result<()> {
     let node = shared(&NODE)?;
     let dir = tempfile::tempdir()?;
     let cri = node.cri_socket();
-    let agent = Agent::start(
-        dir.path(),
-        Setup {
-            cri: Some(&cri),
-            ..Setup::default()
-        },
-    )?;
+    let agent = Agent::start(dir.path(), Setup::of_cri(&cri))?;
     let pod = node.run(&busybox_pod("jobs", 0x40, &["sleep", "1000"]))?;
     let mut ids = Vec::new();
     for n in 0..NAMED_CONTAINERS {

@@ -34,13 +34,7 @@ fn play() -> Result<Played> {
     let node = shared(&NODE)?;
     let dir = tempfile::tempdir()?;
     let cri = node.cri_socket();
-    let agent = Agent::start(
-        dir.path(),
-        Setup {
-            cri: Some(&cri),
-            ..Setup::default()
-        },
-    )?;
+    let agent = Agent::start(dir.path(), Setup::of_cri(&cri))?;
     let dvwa = Dvwa::start(node)?;
     let scenario = Scenario::default();
     dvwa.play(scenario)?;

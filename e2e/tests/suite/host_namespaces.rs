@@ -18,10 +18,7 @@ pub(super) fn pods_in_them_are_told_apart_from_the_node() -> Result<()> {
     let node = shared(&NODE)?;
     let dir = tempfile::tempdir()?;
     let cri = node.cri_socket();
-    let setup = Setup {
-        cri: Some(&cri),
-        ..Setup::default()
-    };
+    let setup = Setup::of_cri(&cri);
     let agent = Agent::start(dir.path(), setup)?;
     let server = node.run(&PodSpec {
         host_network: true,

@@ -14,13 +14,7 @@ pub(super) fn events_before_the_name_get_it_later() -> Result<()> {
     let node = shared(&NODE)?;
     let dir = tempfile::tempdir()?;
     let cri = dir.path().join("late.sock");
-    let agent = Agent::start(
-        dir.path(),
-        Setup {
-            cri: Some(&cri),
-            ..Setup::default()
-        },
-    )?;
+    let agent = Agent::start(dir.path(), Setup::of_cri(&cri))?;
     let pod = node.run(&busybox_pod("late", 0x20, &["sleep", "1000"]))?;
     for _ in 0..READS {
         pod.exec(&["/bin/cat", "/etc/hostname"])?;

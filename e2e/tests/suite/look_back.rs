@@ -15,13 +15,7 @@ pub(super) fn running_pods_are_marked_present_at_start() -> Result<()> {
     let dvwa = Dvwa::start(node)?;
     let dir = tempfile::tempdir()?;
     let cri = node.cri_socket();
-    let agent = Agent::start(
-        dir.path(),
-        Setup {
-            cri: Some(&cri),
-            ..Setup::default()
-        },
-    )?;
+    let agent = Agent::start(dir.path(), Setup::of_cri(&cri))?;
     let selection = ["-n", "dvwa", "-p", WEB_POD];
     agent.settled(&selection, |document| {
         let web = only(document)?;
@@ -57,13 +51,7 @@ pub(super) fn listening_and_connected_sockets_are_found() -> Result<()> {
     client.wait_connected(7000)?;
     let dir = tempfile::tempdir()?;
     let cri = node.cri_socket();
-    let agent = Agent::start(
-        dir.path(),
-        Setup {
-            cri: Some(&cri),
-            ..Setup::default()
-        },
-    )?;
+    let agent = Agent::start(dir.path(), Setup::of_cri(&cri))?;
     agent.settled(&["-n", "dvwa", "-p", "server"], |document| {
         let bind = present(only(document)?, Kind::Bind, |row| row.port == Some(7000))?;
         ensure!(

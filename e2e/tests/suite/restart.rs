@@ -19,10 +19,7 @@ pub(super) fn a_clean_restart_continues_the_counts() -> Result<()> {
     let node = shared(&NODE)?;
     let dir = tempfile::tempdir()?;
     let cri = node.cri_socket();
-    let setup = Setup {
-        cri: Some(&cri),
-        ..Setup::default()
-    };
+    let setup = Setup::of_cri(&cri);
     let selection = ["-n", "dvwa", "-p", "again"];
 
     let agent = Agent::start(dir.path(), setup)?;
@@ -68,10 +65,7 @@ pub(super) fn a_crash_loses_nothing_flushed_and_counts_nothing_twice() -> Result
     let node = shared(&NODE)?;
     let dir = tempfile::tempdir()?;
     let cri = node.cri_socket();
-    let setup = Setup {
-        cri: Some(&cri),
-        ..Setup::default()
-    };
+    let setup = Setup::of_cri(&cri);
     let selection = ["-n", "dvwa", "-p", "crash"];
     let hostname = reads("/etc/hostname", 0);
 
